@@ -1,0 +1,253 @@
+"""Settings as dataclasses: the one source of YAML files, ROS parameters and command-line flags.
+
+Every field is made by `setting`, which keeps its meaning, unit and range beside its default. Nested groups
+are dataclasses themselves; their fields are named with dots (`grouping.min_voxels`).
+"""
+
+__all__ = [
+    "FusionConfig", "GroupingConfig", "ModelConfig", "SegmenterConfig", "Setting", "TrackingConfig", "TrainingConfig",
+    "flatten", "from_mapping", "load_yaml", "setting", "settings_of", "to_mapping",
+]
+
+import dataclasses
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from instseg_ros.errors import ConfigError
+
+T = TypeVar("T")
+
+
+def setting(
+    default: Any, doc: str, *, ge: float | None = None, le: float | None = None,
+    choices: tuple[str, ...] | None = None, fixed: bool = False,
+) -> Any:
+    """A dataclass field with its meaning.
+
+    Args:
+        default: default value (bool, int, float, str, or a tuple of ints or floats).
+        doc: one sentence with the unit.
+        ge, le: smallest and largest value allowed.
+        choices: the strings allowed.
+        fixed: can only be set at start (a read-only ROS parameter).
+    """
+    return field(default=default, metadata={"doc": doc, "ge": ge, "le": le, "choices": choices, "fixed": fixed})
+
+
+def group(cls: type[T]) -> T:
+    """A nested group of settings."""
+    return typing.cast(T, field(default_factory=cls))
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One flattened setting: dotted name, type, default and what `setting` said of it."""
+
+    name: str
+    kind: type
+    default: Any
+    doc: str
+    ge: float | None
+    le: float | None
+    choices: tuple[str, ...] | None
+    fixed: bool
+
+    def check(self, value: Any) -> Any:
+        """The value in the setting's own type.
+
+        Raises:
+            ConfigError: wrong type, out of range, or not one of the choices.
+        """
+        if self.kind is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        if self.kind is tuple and isinstance(value, (list, tuple)):
+            value = tuple(value)
+        if not isinstance(value, self.kind) or (isinstance(value, bool) and self.kind is not bool):
+            raise ConfigError(f"{self.name} = {value!r}: expected {self.kind.__name__}, like {self.default!r}")
+        for number in value if isinstance(value, tuple) else (value,):
+            if isinstance(number, (int, float)) and not isinstance(number, bool):
+                low = self.ge is not None and not number >= self.ge
+                high = self.le is not None and not number <= self.le
+                if low or high or number != number:
+                    raise ConfigError(f"{self.name} = {number}: allowed is {self.ge} to {self.le}. {self.doc}")
+        if self.choices is not None and value not in self.choices:
+            raise ConfigError(f"{self.name} = {value!r}: allowed is {', '.join(map(repr, self.choices))}")
+        return value
+
+
+@dataclass
+class ModelConfig:
+    """What the network is; stored in the weights file, not set by users of a trained model."""
+
+    voxel_size_m: float = setting(0.05, "voxel size the network is trained for, m", ge=0.001, le=1.0, fixed=True)
+    channels: tuple[int, ...] = setting((32, 48, 64, 96, 128), "channels per level of the U-Net, finest first", ge=4, le=1024, fixed=True)
+    blocks: int = setting(1, "residual blocks per level and direction", ge=1, le=8, fixed=True)
+    embedding_dim: int = setting(8, "dimensions of the instance embedding", ge=1, le=64, fixed=True)
+    height_feature: bool = setting(False, "append the height above the map's origin to the input colours", fixed=True)
+
+
+@dataclass
+class GroupingConfig:
+    """How voxels become instance segments."""
+
+    method: str = setting("hdbscan", "grouper that splits a connected component into instances", choices=("hdbscan",), fixed=True)
+    bridge_voxels: int = setting(2, "foreground voxels up to this far apart (Chebyshev, voxels) are one component", ge=1, le=4)
+    min_voxels: int = setting(20, "smaller segments are not instances", ge=1, le=1_000_000)
+    min_cluster_voxels: int = setting(20, "HDBSCAN min_cluster_size, in voxels", ge=2, le=1_000_000)
+    embedding_scale: float = setting(1.0, "weight of the embedding distance", ge=0.0, le=100.0)
+    offset_scale: float = setting(2.0, "weight of the distance between predicted centres, 1/m", ge=0.0, le=100.0)
+    cell_size: float = setting(0.2, "edge of the cells that condense a component, in scaled feature units", ge=0.0, le=10.0)
+    merge_distance: float = setting(0.5, "clusters closer than this in scaled feature units stay one", ge=0.0, le=10.0)
+    min_score: float = setting(0.2, "segments with a lower mean class probability are dropped", ge=0.0, le=1.0)
+
+
+@dataclass
+class TrackingConfig:
+    """How segments keep their ids."""
+
+    min_overlap: float = setting(0.2, "smallest voxel IoU with which a segment takes over an old id", ge=0.0, le=1.0)
+    retire_after: int = setting(0, "updates an instance without voxels is kept before it is retired", ge=0, le=100_000)
+
+
+@dataclass
+class SegmenterConfig:
+    """The online pipeline: map, network, grouping, ids."""
+
+    voxel_size_m: float = setting(0.05, "voxel size of the map, m; must equal what the weights were trained for", ge=0.001, le=1.0, fixed=True)
+    weights: str = setting("", "safetensors file; empty = the weights shipped with the package", fixed=True)
+    device: str = setting("auto", "where the network runs", choices=("auto", "cpu", "cuda"), fixed=True)
+    threads: int = setting(0, "CPU threads for the network; 0 = all cores", ge=0, le=1024, fixed=True)
+    grouping: GroupingConfig = group(GroupingConfig)
+    tracking: TrackingConfig = group(TrackingConfig)
+
+
+@dataclass
+class FusionConfig:
+    """TSDF fusion of depth images into the map the segmenter reads."""
+
+    voxel_size_m: float = setting(0.05, "voxel size of the fused map, m", ge=0.001, le=1.0, fixed=True)
+    truncation_voxels: float = setting(4.0, "truncation distance of the TSDF, voxels", ge=1.0, le=32.0, fixed=True)
+    max_depth_m: float = setting(4.0, "depth beyond this is not used, m", ge=0.1, le=100.0)
+    min_depth_m: float = setting(0.3, "depth nearer than this is not used, m", ge=0.0, le=10.0)
+    min_weight: float = setting(2.0, "a voxel is part of the map from this many observations on", ge=1.0, le=1000.0)
+    surface_band: float = setting(0.6, "a voxel is on the surface if its TSDF is below this, voxels", ge=0.3, le=4.0)
+    color_step: int = setting(12, "a voxel is sent again when a colour channel moved by more than this, 0 to 255", ge=0, le=255)
+    block_count: int = setting(20000, "blocks of 8x8x8 voxels to reserve", ge=100, le=10_000_000, fixed=True)
+
+
+@dataclass
+class TrainingConfig:
+    """Optimiser, schedule, losses and augmentation of a training run."""
+
+    steps: int = setting(12000, "optimiser steps", ge=1, le=100_000_000)
+    batch_voxels: int = setting(60000, "scenes are put together until they reach this many voxels", ge=100, le=100_000_000)
+    learning_rate: float = setting(2e-3, "peak learning rate of AdamW (one cycle)", ge=0.0, le=1.0)
+    weight_decay: float = setting(1e-3, "AdamW weight decay", ge=0.0, le=1.0)
+    warmup: float = setting(0.05, "share of the steps in which the learning rate rises", ge=0.0, le=1.0)
+    seed: int = setting(0, "seed of weights, order and augmentation", ge=0, le=2**31 - 1)
+    validate_every: int = setting(1000, "steps between validations", ge=1, le=100_000_000)
+    checkpoint_every: int = setting(500, "steps between checkpoints", ge=1, le=100_000_000)
+    crop_m: float = setting(4.0, "edge of the square column cut out of a scene, m; 0 = whole scenes", ge=0.0, le=1000.0)
+    pull_margin: float = setting(0.1, "hinge of the pull term, delta_inter (SSEN eq. 4)", ge=0.0, le=10.0)
+    push_margin: float = setting(0.5, "half hinge of the push term, delta_intra (SSEN eq. 2)", ge=0.0, le=10.0)
+    push_weight: float = setting(10.0, "weight of the push term, gamma_intra (SSEN eq. 1)", ge=0.0, le=1000.0)
+    size_power: float = setting(1.0, "p of the size weight (SSEN eq. 3)", ge=0.0, le=1.0)
+    offset_weight: float = setting(1.0, "weight of the centre offset loss", ge=0.0, le=1000.0)
+    semantic_weight: float = setting(1.0, "weight of the class loss", ge=0.0, le=1000.0)
+    amp: bool = setting(True, "mixed precision where the device is CUDA")
+    color_jitter: float = setting(0.1, "standard deviation of the colour jitter, 0 to 1", ge=0.0, le=1.0)
+    color_drop: float = setting(0.2, "share of scenes whose colours are replaced by grey", ge=0.0, le=1.0)
+    model: ModelConfig = group(ModelConfig)
+
+
+def settings_of(cls: type, prefix: str = "") -> list[Setting]:
+    """The settings of a config class, nested groups flattened, in order of declaration."""
+    hints = typing.get_type_hints(cls)
+    found: list[Setting] = []
+    for f in dataclasses.fields(cls):
+        kind = hints[f.name]
+        if dataclasses.is_dataclass(kind):
+            found += settings_of(typing.cast(type, kind), f"{prefix}{f.name}.")
+        else:
+            found.append(Setting(prefix + f.name, typing.get_origin(kind) or kind, f.default, **f.metadata))
+    return found
+
+
+def flatten(config: Any) -> dict[str, Any]:
+    """Dotted names to values of a config object."""
+    values: dict[str, Any] = {}
+    for f in dataclasses.fields(config):
+        value = getattr(config, f.name)
+        if dataclasses.is_dataclass(value):
+            values.update({f"{f.name}.{name}": v for name, v in flatten(value).items()})
+        else:
+            values[f.name] = value
+    return values
+
+
+def to_mapping(config: Any) -> dict[str, Any]:
+    """A config object as nested plain dicts, ready for YAML or JSON."""
+    return {
+        f.name: to_mapping(v) if dataclasses.is_dataclass(v) else list(v) if isinstance(v, tuple) else v
+        for f in dataclasses.fields(config)
+        for v in (getattr(config, f.name),)
+    }
+
+
+def from_mapping(cls: type[T], values: Mapping[str, Any], base: T | None = None) -> T:
+    """A config object from nested or dotted names; what is not named keeps its value in `base` (or its default).
+
+    Raises:
+        ConfigError: a name is unknown (the message lists what is allowed) or a value is refused.
+    """
+    flat: dict[str, Any] = {}
+
+    def collect(mapping: Mapping[str, Any], prefix: str) -> None:
+        for key, value in mapping.items():
+            if isinstance(value, Mapping):
+                collect(value, f"{prefix}{key}.")
+            else:
+                flat[prefix + str(key)] = value
+
+    collect(values, "")
+    known = {s.name: s for s in settings_of(cls)}
+    unknown = sorted(set(flat) - set(known))
+    if unknown:
+        raise ConfigError(f"unknown setting {', '.join(unknown)}; {cls.__name__} has {', '.join(known)}")
+    checked = {name: known[name].check(value) for name, value in flat.items()}
+    return _build(cls, checked, base if base is not None else cls())
+
+
+def _build(cls: type[T], values: dict[str, Any], base: Any) -> T:
+    arguments = {}
+    for f in dataclasses.fields(cls):  # type: ignore[arg-type]
+        current = getattr(base, f.name)
+        if dataclasses.is_dataclass(current):
+            nested = {k.split(".", 1)[1]: v for k, v in values.items() if k.startswith(f.name + ".")}
+            arguments[f.name] = _build(type(current), nested, current)
+        else:
+            arguments[f.name] = values.get(f.name, current)
+    return cls(**arguments)
+
+
+def load_yaml(cls: type[T], path: Path | str, base: T | None = None) -> T:
+    """A config object from a YAML file.
+
+    Raises:
+        ConfigError: the file is missing, not YAML, or `from_mapping` refuses it.
+    """
+    try:
+        values = yaml.safe_load(Path(path).read_text()) or {}
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"cannot read settings from {path}: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} must hold a mapping of setting names to values")
+    try:
+        return from_mapping(cls, values, base)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error

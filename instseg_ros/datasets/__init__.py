@@ -1,0 +1,1 @@
+"""Scenes and sequences: simulated rooms, the house, RGB-D recordings, clouds; augmentation."""

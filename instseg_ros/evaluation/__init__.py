@@ -1,0 +1,1 @@
+"""Instance average precision and what uses it."""

@@ -1,0 +1,1 @@
+"""From voxel predictions to instance segments."""

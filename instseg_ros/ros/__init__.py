@@ -1,0 +1,1 @@
+"""ROS nodes: conversion, parameters, queues and publishing; no maths."""

@@ -1,0 +1,1 @@
+"""Pictures, animations and PLY files of maps and instances."""
