@@ -1,0 +1,1 @@
+"""The subcommands of `instseg`, one module each."""
