@@ -1,0 +1,144 @@
+"""The pyramid: the same voxels at strides 1, 2, 4, ..., with tables between the levels, updated in place."""
+
+__all__ = ["LevelTables", "Pyramid", "PyramidDelta", "Tables", "build_tables"]
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from instseg_ros.sparse.level import Level
+
+
+@dataclass(frozen=True)
+class PyramidDelta:
+    """Rows that came and went, per level (a removed row may be among the added ones, with another voxel)."""
+
+    added: list[np.ndarray]
+    removed: list[np.ndarray]
+
+
+@dataclass(frozen=True)
+class LevelTables:
+    """What the layers of one level read: rows of inputs, -1 where there is none."""
+
+    neighbors: Tensor
+    """[N, 27] int32, 3x3x3 neighbourhood within the level."""
+    children: Tensor | None
+    """[N, 8] int32 rows of the finer level inside each voxel (None at the finest)."""
+    up: Tensor | None
+    """[N, 8] int32: the row of the coarser level in the column of this voxel's octant, -1 elsewhere (None at the coarsest)."""
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The tables of all levels, finest first."""
+
+    levels: list[LevelTables]
+
+    def to(self, device: torch.device | str) -> "Tables":
+        """The same tables on a device."""
+
+        def move(t: Tensor | None) -> Tensor | None:
+            return None if t is None else t.to(device)
+
+        return Tables([LevelTables(level.neighbors.to(device), move(level.children), move(level.up)) for level in self.levels])
+
+
+def _octant(coords: np.ndarray) -> np.ndarray:
+    low = coords & 1
+    return (low[:, 0] << 2) | (low[:, 1] << 1) | low[:, 2]
+
+
+class Pyramid:
+    """Levels of stride 2**l over one set of voxels.
+
+    A voxel of level l + 1 exists while at least one of its eight children does.
+    """
+
+    def __init__(self, depth: int) -> None:
+        self.levels = [Level() for _ in range(depth)]
+        self.children = [np.full((0, 8), -1, np.int32) for _ in range(depth - 1)]
+        """children[l] [capacity of level l + 1, 8]: rows of level l."""
+        self.up = [np.full((0, 8), -1, np.int32) for _ in range(depth - 1)]
+        """up[l] [capacity of level l, 8]: the row of level l + 1 in the column of the voxel's octant."""
+
+    @property
+    def depth(self) -> int:
+        """Number of levels."""
+        return len(self.levels)
+
+    def parent(self, level: int, rows: np.ndarray) -> np.ndarray:
+        """Rows of level `level + 1` that hold the given rows of level `level`."""
+        return self.up[level][rows].max(axis=1)
+
+    def insert(self, coords: np.ndarray) -> list[np.ndarray]:
+        """Insert absent voxels [M, 3] of the finest level; returns the new rows of every level."""
+        added = [self.levels[0].insert(coords)]
+        for below in range(self.depth - 1):
+            rows, fine, coarse = added[below], self.levels[below], self.levels[below + 1]
+            parents = fine.coords[rows] >> 1
+            unique, inverse = np.unique(parents, axis=0, return_inverse=True) if len(rows) else (parents, np.zeros(0, np.int64))
+            parent_rows = coarse.lookup(unique)
+            missing = parent_rows < 0
+            new = coarse.insert(unique[missing])
+            parent_rows[missing] = new
+            added.append(new)
+            self._fit(below)
+            octant = _octant(fine.coords[rows])
+            owner = parent_rows[inverse.reshape(-1)]
+            self.children[below][owner, octant] = rows
+            self.up[below][rows, octant] = owner
+        return added
+
+    def remove(self, rows: np.ndarray) -> list[np.ndarray]:
+        """Remove rows of the finest level; returns the rows that vanish from every level."""
+        removed = [np.asarray(rows, np.int32)]
+        for below in range(self.depth - 1):
+            gone = removed[below]
+            octant = _octant(self.levels[below].coords[gone])
+            owner = self.up[below][gone, octant]
+            self.children[below][owner, octant] = -1
+            self.up[below][gone] = -1
+            owner = np.unique(owner)
+            removed.append(owner[(self.children[below][owner] < 0).all(axis=1)])
+        for level, gone in zip(self.levels, removed, strict=True):
+            level.remove(gone)
+        return removed
+
+    def apply(self, removed_rows: np.ndarray, new_coords: np.ndarray) -> PyramidDelta:
+        """Remove rows, then insert voxels; both of the finest level."""
+        removed = self.remove(removed_rows)
+        return PyramidDelta(self.insert(new_coords), removed)
+
+    def tables(self) -> Tables:
+        """The tables over all rows ever used, sharing memory with the pyramid (dead rows read nothing)."""
+        levels = []
+        for i, level in enumerate(self.levels):
+            n = level.high_water
+            levels.append(LevelTables(
+                torch.from_numpy(level.neighbors[:n]),
+                torch.from_numpy(self.children[i - 1][:n]) if i else None,
+                torch.from_numpy(self.up[i][:n]) if i < self.depth - 1 else None,
+            ))
+        return Tables(levels)
+
+    def nbytes(self) -> int:
+        """Memory held by all tables, bytes."""
+        return sum(level.nbytes() for level in self.levels) + sum(a.nbytes for a in self.children + self.up)
+
+    def _fit(self, below: int) -> None:
+        """Let the tables between two levels grow with them."""
+        for tables, size in ((self.up, self.levels[below].capacity), (self.children, self.levels[below + 1].capacity)):
+            if len(tables[below]) < size:
+                grown = np.full((size, 8), -1, np.int32)
+                grown[: len(tables[below])] = tables[below]
+                tables[below] = grown
+
+
+def build_tables(coords: np.ndarray, depth: int) -> Tables:
+    """Tables for a fixed set of unique voxels [N, 3]; row i of the finest level is voxel i."""
+    pyramid = Pyramid(depth)
+    pyramid.insert(coords)
+    return pyramid.tables()
