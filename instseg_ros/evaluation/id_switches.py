@@ -1,0 +1,98 @@
+"""Do the ids last? Id switches and association accuracy of the instances over a run."""
+
+__all__ = ["IdConsistency"]
+
+from collections import Counter
+
+import numpy as np
+
+from instseg_ros.errors import InputError
+
+
+class IdConsistency:
+    """Counts id switches over the updates of one run, as MOTA counts them, on voxels instead of boxes.
+
+    At every update, a ground-truth object with at least `min_voxels` voxels in the map is *matched* to the predicted id with which
+    its voxel IoU exceeds one half; there is at most one such id per object and one such object per id. Both sets are taken over
+    the whole map at that moment, so an object that is half seen is compared with what is seen of it. Voxels without ground truth
+    (-1) belong to no object; under a predicted id they enlarge the union.
+
+    * An *instance-update* is an object matched at an update.
+    * A *switch* is an instance-update whose id differs from the id of the same object's last instance-update, no matter what became
+      of the old id and how long ago that was.
+
+    An object in pieces, or in one piece with its neighbour, is not matched, and a changing largest piece is no switch: that is an
+    error of the segmentation, which AP measures. What is counted are ids that change on an object that is whole before and after.
+    """
+
+    def __init__(self, min_voxels: int = 20) -> None:
+        """
+        Args:
+            min_voxels: objects with fewer voxels in the map are not looked at.
+        """
+        self.min_voxels = min_voxels
+        self.switches = 0
+        self.instance_updates = 0
+        self.switched: list[tuple[int, int, int, int]] = []
+        """(update counted from 0, ground-truth object, id before, id now) of each switch."""
+        self._updates = 0
+        self._last_id: dict[int, int] = {}
+        self._object_updates: Counter[int] = Counter()
+        self._id_updates: Counter[int] = Counter()
+        self._pair_updates: Counter[tuple[int, int]] = Counter()
+
+    def add(self, gt_instance: np.ndarray, predicted_id: np.ndarray) -> int:
+        """Account for the state of the map after one update.
+
+        Args:
+            gt_instance: [N] ground-truth object of every voxel of the map, -1 where there is none.
+            predicted_id: [N] lasting instance id of the same voxels, 0 where there is none.
+
+        Returns:
+            The number of switches in this update.
+        """
+        gt, ids = np.asarray(gt_instance, np.int64), np.asarray(predicted_id, np.int64)
+        if gt.shape != ids.shape or gt.ndim != 1:
+            raise InputError(f"gt_instance is {gt.shape} and predicted_id {ids.shape}: both must be [N] over the same voxels")
+        objects, gt_of, gt_size = np.unique(gt[gt >= 0], return_inverse=True, return_counts=True)
+        names, id_of, id_size = np.unique(ids[ids > 0], return_inverse=True, return_counts=True)
+        gt_row, id_row = np.full(len(gt), -1), np.full(len(ids), -1)
+        gt_row[gt >= 0], id_row[ids > 0] = gt_of, id_of
+        both = (gt_row >= 0) & (id_row >= 0)
+        cells, shared = np.unique(gt_row[both] * max(len(names), 1) + id_row[both], return_counts=True)
+        g, p = cells // max(len(names), 1), cells % max(len(names), 1)
+        matched = (2 * shared > gt_size[g] + id_size[p] - shared) & (gt_size[g] >= self.min_voxels)
+
+        self._object_updates.update(objects[gt_size >= self.min_voxels].tolist())
+        self._id_updates.update(names.tolist())
+        before = self.switches
+        for thing, name in zip(objects[g[matched]].tolist(), names[p[matched]].tolist(), strict=True):
+            last = self._last_id.get(thing, name)
+            if last != name:
+                self.switches += 1
+                self.switched.append((self._updates, thing, last, name))
+            self._last_id[thing] = name
+            self._pair_updates[thing, name] += 1
+            self.instance_updates += 1
+        self._updates += 1
+        return self.switches - before
+
+    @property
+    def switches_per_1000(self) -> float:
+        """Switches per 1000 instance-updates; NaN before the first one."""
+        return 1000.0 * self.switches / self.instance_updates if self.instance_updates else float("nan")
+
+    @property
+    def association_accuracy(self) -> float:
+        """HOTA's AssA at IoU 0.5, in 0..1: NaN before the first instance-update.
+
+        For an instance-update of object g with id i, A = updates in which g and i are matched / updates in which g (with
+        `min_voxels`) or i is in the map; AssA is the mean of A over all instance-updates.
+        """
+        if not self.instance_updates:
+            return float("nan")
+        total = sum(
+            count * count / (self._object_updates[thing] + self._id_updates[name] - count)
+            for (thing, name), count in self._pair_updates.items()
+        )
+        return total / self.instance_updates
