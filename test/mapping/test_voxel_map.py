@@ -20,8 +20,8 @@ def make_update(values: dict, gone: set, full: bool = False, **changes) -> MapUp
     coords = np.array(list(values), np.int32).reshape(-1, 3)
     colors = np.repeat(np.array(list(values.values()), np.uint8)[:, None], 3, axis=1).reshape(-1, 3)
     deleted = np.array(sorted(gone - set(values)), np.int32).reshape(-1, 3)
-    fields = dict(coords=coords, colors=colors, weights=np.ones(len(coords), np.float32), voxel_size_m=0.05, deleted=deleted, full=full)
-    return MapUpdate(**{**fields, **changes})
+    fields = {"coords": coords, "colors": colors, "weights": np.ones(len(coords), np.float32), "deleted": deleted, "full": full}
+    return MapUpdate(**{"voxel_size_m": 0.05, **fields, **changes})
 
 
 def check_tables(voxels: VoxelMap, expected: dict) -> None:

@@ -1,0 +1,77 @@
+"""Weights files: safetensors with the model's configuration inside; never a pickle."""
+
+__all__ = ["SHIPPED_WEIGHTS", "load_weights", "save_weights", "weights_metadata"]
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+
+from instseg_ros.config import ModelConfig, from_mapping, to_mapping
+from instseg_ros.errors import ConfigError, WeightsError
+from instseg_ros.models.network import InstanceNet
+
+SHIPPED_WEIGHTS = Path(__file__).parent.parent / "weights" / "rooms_5cm.safetensors"
+"""What an empty path stands for: the network trained on simulated rooms at 5 cm."""
+
+FORMAT = "instseg_ros 1"
+
+
+def save_weights(path: Path | str, net: InstanceNet, metadata: Mapping[str, Any]) -> None:
+    """Write a network.
+
+    Args:
+        path: file to write (its folder is made).
+        net: the network.
+        metadata: what else stands in the file, as JSON: `preset`, `classes` (names trained on), `steps`, `seed`, ...
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    header = {"format": FORMAT, "model": json.dumps(to_mapping(net.config)), **{k: json.dumps(v) for k, v in metadata.items()}}
+    partial = path.with_suffix(".partial")
+    save_file({name: t.detach().cpu().contiguous() for name, t in net.state_dict().items()}, partial, header)
+    partial.replace(path)
+
+
+def resolve_weights(path: Path | str) -> Path:
+    """The file a setting names; empty = the shipped one.
+
+    Raises:
+        WeightsError: there is no such file.
+    """
+    found = Path(path).expanduser() if str(path) else SHIPPED_WEIGHTS
+    if not found.is_file():
+        raise WeightsError(f"no weights at {found}: name a .safetensors file that `instseg train` wrote, or leave it empty for the shipped one")
+    return found
+
+
+def weights_metadata(path: Path | str = "") -> dict[str, Any]:
+    """What stands in a weights file beside the tensors, decoded."""
+    found = resolve_weights(path)
+    try:
+        with safe_open(str(found), "pt") as file:
+            header = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{found} is not a readable safetensors file ({error}): fetch or train it again") from error
+    if header.get("format") != FORMAT:
+        raise WeightsError(f"{found} was not written by this package (format {header.get('format')!r}, expected {FORMAT!r})")
+    return {k: v if k == "format" else json.loads(v) for k, v in header.items()}
+
+
+def load_weights(path: Path | str = "") -> InstanceNet:
+    """The network of a weights file, in evaluation mode.
+
+    Raises:
+        WeightsError: missing, damaged, of another program, or not matching its own configuration.
+    """
+    metadata = weights_metadata(path)
+    found = resolve_weights(path)
+    try:
+        net = InstanceNet(from_mapping(ModelConfig, metadata["model"]))
+        net.load_state_dict(load_file(found))
+    except (KeyError, ConfigError, RuntimeError, SafetensorError) as error:
+        raise WeightsError(f"{found} does not hold a network this version can run: {error}") from error
+    return net.eval()
