@@ -131,7 +131,7 @@ class FusionConfig:
     """TSDF fusion of depth images into the map the segmenter reads."""
 
     voxel_size_m: float = setting(0.05, "voxel size of the fused map, m", ge=0.001, le=1.0, fixed=True)
-    truncation_voxels: float = setting(4.0, "truncation distance of the TSDF, voxels", ge=1.0, le=32.0, fixed=True)
+    truncation_voxels: float = setting(3.0, "truncation distance of the TSDF, voxels", ge=1.0, le=32.0, fixed=True)
     max_depth_m: float = setting(4.0, "depth beyond this is not used, m", ge=0.1, le=100.0)
     min_depth_m: float = setting(0.3, "depth nearer than this is not used, m", ge=0.0, le=10.0)
     min_weight: float = setting(2.0, "a voxel is part of the map from this many observations on", ge=1.0, le=1000.0)
