@@ -6,10 +6,13 @@ are dataclasses themselves; their fields are named with dots (`grouping.min_voxe
 
 __all__ = [
     "FusionConfig", "GroupingConfig", "ModelConfig", "SegmenterConfig", "Setting", "TrackingConfig", "TrainingConfig",
-    "flatten", "from_mapping", "load_yaml", "setting", "settings_of", "to_mapping",
+    "add_setting_arguments", "preset_file", "settings_from_arguments", "flatten", "from_mapping", "load_yaml", "setting", "settings_of", "to_mapping",
 ]
 
+import argparse
 import dataclasses
+import os
+import sys
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -144,17 +147,18 @@ class FusionConfig:
 class TrainingConfig:
     """Optimiser, schedule, losses and augmentation of a training run."""
 
-    steps: int = setting(12000, "optimiser steps", ge=1, le=100_000_000)
-    batch_voxels: int = setting(60000, "scenes are put together until they reach this many voxels", ge=100, le=100_000_000)
+    steps: int = setting(4000, "optimiser steps", ge=1, le=100_000_000)
+    batch_voxels: int = setting(40000, "scenes are put together until they reach this many voxels", ge=100, le=100_000_000)
     learning_rate: float = setting(2e-3, "peak learning rate of AdamW (one cycle)", ge=0.0, le=1.0)
     weight_decay: float = setting(1e-3, "AdamW weight decay", ge=0.0, le=1.0)
     warmup: float = setting(0.05, "share of the steps in which the learning rate rises", ge=0.0, le=1.0)
     seed: int = setting(0, "seed of weights, order and augmentation", ge=0, le=2**31 - 1)
-    validate_every: int = setting(1000, "steps between validations", ge=1, le=100_000_000)
-    checkpoint_every: int = setting(500, "steps between checkpoints", ge=1, le=100_000_000)
+    validate_every: int = setting(500, "steps between validations", ge=1, le=100_000_000)
+    checkpoint_every: int = setting(200, "steps between checkpoints", ge=1, le=100_000_000)
     crop_m: float = setting(4.0, "edge of the square column cut out of a scene, m; 0 = whole scenes", ge=0.0, le=1000.0)
     pull_margin: float = setting(0.1, "hinge of the pull term, delta_inter (SSEN eq. 4)", ge=0.0, le=10.0)
     push_margin: float = setting(0.5, "half hinge of the push term, delta_intra (SSEN eq. 2)", ge=0.0, le=10.0)
+    pull_weight: float = setting(5.0, "weight of the pull term", ge=0.0, le=1000.0)
     push_weight: float = setting(10.0, "weight of the push term, gamma_intra (SSEN eq. 1)", ge=0.0, le=1000.0)
     size_power: float = setting(1.0, "p of the size weight (SSEN eq. 3)", ge=0.0, le=1.0)
     offset_weight: float = setting(1.0, "weight of the centre offset loss", ge=0.0, le=1000.0)
@@ -163,6 +167,52 @@ class TrainingConfig:
     color_jitter: float = setting(0.1, "standard deviation of the colour jitter, 0 to 1", ge=0.0, le=1.0)
     color_drop: float = setting(0.2, "share of scenes whose colours are replaced by grey", ge=0.0, le=1.0)
     model: ModelConfig = group(ModelConfig)
+
+
+def add_setting_arguments(parser: argparse._ActionsContainer, cls: type) -> None:
+    """A flag `--name` for every setting of a config class (dots stay, underscores become dashes)."""
+    for s in settings_of(cls):
+        kind: Any = s.kind
+        if kind is bool:
+            kind = _parse_bool
+        elif kind is tuple:
+            kind = type(s.default[0])
+        parser.add_argument(
+            "--" + s.name.replace("_", "-"), dest="setting:" + s.name, type=kind, default=argparse.SUPPRESS,
+            nargs="+" if s.kind is tuple else None, choices=s.choices, metavar=None if s.choices else s.kind.__name__.upper(),
+            help=f"{s.doc} (default: {s.default})".replace("%", "%%"),
+        )
+
+
+def settings_from_arguments(cls: type[T], args: argparse.Namespace, base: T | None = None) -> T:
+    """A config object from the flags of `add_setting_arguments` that were given, over `base`."""
+    given = {k.removeprefix("setting:"): v for k, v in vars(args).items() if k.startswith("setting:")}
+    return from_mapping(cls, given, base)
+
+
+def _parse_bool(text: str) -> bool:
+    words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+    if text.lower() not in words:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
+    return words[text.lower()]
+
+
+def preset_file(name: str) -> Path:
+    """The YAML file of a preset: `config/presets/NAME.yaml` of the package, or a path.
+
+    Raises:
+        ConfigError: there is none; the message lists the presets found.
+    """
+    if name.endswith((".yaml", ".yml")):
+        return Path(name)
+    prefixes = [p for p in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if p] + [sys.prefix]
+    folders = [Path(__file__).parent.parent / "config" / "presets"]
+    folders += [Path(p) / "share" / "instseg_ros" / "config" / "presets" for p in prefixes]
+    for folder in folders:
+        if (folder / f"{name}.yaml").is_file():
+            return folder / f"{name}.yaml"
+    found = sorted({f.stem for folder in folders for f in folder.glob("*.yaml")})
+    raise ConfigError(f"no preset {name!r}; there is {', '.join(found) or 'none installed'}, or give a .yaml file")
 
 
 def settings_of(cls: type, prefix: str = "") -> list[Setting]:

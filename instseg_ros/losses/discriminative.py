@@ -27,7 +27,10 @@ def instance_means(embedding: Tensor, instance: Tensor, count: int) -> tuple[Ten
 
 
 def pull_loss(embedding: Tensor, instance: Tensor, means: Tensor, size: Tensor, margin: float, power: float) -> Tensor:
-    """L_inter (eqs. 3, 4): instance means of [|mu - e| - margin]_+, weighted by size^p / sum size^p and divided by their number.
+    """L_inter (eqs. 3, 4): the mean over instances of the mean of [|mu - e| - margin]_+, weighted by size^p / sum size^p.
+
+    Eq. 3 prints a further 1/|I| before the weights, which already sum to one; it is left out, or the pull would fade
+    against the push as scenes get richer.
 
     Args:
         embedding: [N, D]; instance: [N]; means: [C, D]; size: [C] > 0.
@@ -36,7 +39,7 @@ def pull_loss(embedding: Tensor, instance: Tensor, means: Tensor, size: Tensor, 
     excess = torch.relu(_distance(embedding - means[instance]) - margin)
     per_instance = excess.new_zeros(len(size)).index_add_(0, instance, excess) / size
     weight = size**power
-    return (weight / weight.sum() * per_instance).sum() / len(size)
+    return (weight / weight.sum() * per_instance).sum()
 
 
 def push_loss(means: Tensor, scene: Tensor, margin: float) -> Tensor:

@@ -18,7 +18,7 @@ def sample(seed: int = 0):
 
 
 def slow_pull(e: np.ndarray, instance: np.ndarray, margin: float, p: float) -> float:
-    """Eqs. 3 and 4, as printed."""
+    """Eqs. 3 and 4, without the second normalisation."""
     ids = np.unique(instance)
     norm = sum((instance == j).sum() ** p for j in ids)
     total = 0.0
@@ -27,7 +27,7 @@ def slow_pull(e: np.ndarray, instance: np.ndarray, margin: float, p: float) -> f
         mu = members.mean(0)
         l_i = sum(max(np.linalg.norm(mu - x) - margin, 0.0) for x in members) / len(members)
         total += len(members) ** p / norm * l_i
-    return total / len(ids)
+    return total
 
 
 def slow_push(e: np.ndarray, instance: np.ndarray, scene: np.ndarray, margin: float) -> float:

@@ -1,0 +1,54 @@
+"""Train a preset on labelled voxel scenes; a run that was stopped goes on where it was."""
+
+__all__ = ["add_arguments", "main", "run"]
+
+import argparse
+import sys
+from pathlib import Path
+
+from instseg_ros.config import TrainingConfig, add_setting_arguments, load_yaml, preset_file, settings_from_arguments
+from instseg_ros.sparse import kernels
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the command."""
+    parser.add_argument("preset", help="name of a preset (config/presets/NAME.yaml) or a YAML file of training settings")
+    parser.add_argument("--data", type=Path, default=Path("data/rooms"), help="folder with train/ and validation/ scenes (default: %(default)s)")
+    parser.add_argument("--out", type=Path, help="folder of the run (default: runs/PRESET); a checkpoint in it is gone on from")
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="where to train (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads, 0 = all (default: %(default)s)")
+    parser.add_argument("--fresh", action="store_true", help="start anew even if the run's folder has a checkpoint")
+    add_setting_arguments(parser.add_argument_group("training settings (over those of the preset)"), TrainingConfig)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train, and say where the weights are."""
+    from instseg_ros.training.trainer import Trainer
+
+    config = settings_from_arguments(TrainingConfig, args, load_yaml(TrainingConfig, preset_file(args.preset)))
+    name = Path(args.preset).stem
+    out = args.out or Path("runs") / name
+    if args.threads:
+        import torch
+
+        torch.set_num_threads(args.threads)
+        kernels.set_threads(args.threads)
+    trainer = Trainer(config, args.data, out, args.device, name, args.fresh)
+    if trainer.step:
+        print(f"going on from step {trainer.step} of {out}")
+    print(f"{trainer.model.parameter_count():,} parameters, {len(trainer.train_files)} training scenes, on {trainer.device}")
+    figures = trainer.run()
+    print("  ".join(f"{k} {v:.3f}" for k, v in figures.items()))
+    print(f"weights: {out / 'last.safetensors'}, best validation AP50: {out / 'best.safetensors'}")
+    return 0
+
+
+def main() -> int:
+    """`ros2 run instseg_ros train`: the same as `instseg train`."""
+    from instseg_ros.cli import main as instseg
+
+    return instseg(["train", *sys.argv[1:]])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

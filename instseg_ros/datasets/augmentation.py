@@ -1,0 +1,72 @@
+"""Augmentation of voxel scenes.
+
+Scenes are turned and mirrored by the eight symmetries of the grid about the vertical, which map voxels to voxels exactly
+(turning by other angles would tear holes into surfaces one voxel thick; rooms are composed at random angles instead),
+cropped to columns, thinned, and recoloured.
+"""
+
+__all__ = ["augment", "crop_column", "recolor", "symmetry", "thin"]
+
+from dataclasses import replace
+
+import numpy as np
+
+from instseg_ros.config import TrainingConfig
+from instseg_ros.datasets.scenes import VoxelScene
+
+
+def select(scene: VoxelScene, keep: np.ndarray) -> VoxelScene:
+    """The scene's voxels at `keep` (mask or index)."""
+    return replace(
+        scene, coords=scene.coords[keep], colors=scene.colors[keep],
+        class_index=scene.class_index[keep], instance=scene.instance[keep],
+    )
+
+
+def symmetry(scene: VoxelScene, which: int) -> VoxelScene:
+    """One of the eight symmetries of the square applied to x and y: `which` in 0..7."""
+    x, y = scene.coords[:, 0], scene.coords[:, 1]
+    if which & 4:
+        x, y = y, x
+    x = -1 - x if which & 1 else x
+    y = -1 - y if which & 2 else y
+    return replace(scene, coords=np.stack([x, y, scene.coords[:, 2]], 1).astype(np.int32))
+
+
+def crop_column(scene: VoxelScene, edge_m: float, rng: np.random.Generator) -> VoxelScene:
+    """The square column of the given edge about a random voxel, preferably one of an object."""
+    half = 0.5 * edge_m / scene.voxel_size_m
+    objects = np.flatnonzero(scene.instance >= 0)
+    pool = objects if len(objects) and rng.random() < 0.8 else np.arange(len(scene.coords))
+    center = scene.coords[rng.choice(pool), :2]
+    return select(scene, (np.abs(scene.coords[:, :2] - center) <= half).all(axis=1))
+
+
+def thin(scene: VoxelScene, rng: np.random.Generator, most: float = 0.15) -> VoxelScene:
+    """Drop a random share of the voxels, as a noisy map has holes."""
+    return select(scene, rng.random(len(scene.coords)) >= rng.uniform(0.0, most))
+
+
+def recolor(scene: VoxelScene, rng: np.random.Generator, jitter: float, drop: float) -> VoxelScene:
+    """Vary contrast, brightness, tint and noise of the colours; some scenes lose their colours altogether.
+
+    Args:
+        jitter: standard deviation of tint and of the noise, 0 to 1.
+        drop: share of scenes that become grey.
+    """
+    colors = scene.colors.astype(np.float32) / 255.0
+    if rng.random() < drop:
+        colors = np.repeat(colors.mean(1, keepdims=True), 3, axis=1)
+    if rng.random() < 0.3:
+        colors = colors[:, rng.permutation(3)]
+    colors = (colors - 0.5) * rng.uniform(0.6, 1.3) + 0.5 + rng.normal(0.0, jitter) + rng.normal(0.0, jitter, (1, 3))
+    colors += rng.normal(0.0, 0.3 * jitter, colors.shape)
+    return replace(scene, colors=(np.clip(colors, 0.0, 1.0) * 255.0).astype(np.uint8))
+
+
+def augment(scene: VoxelScene, config: TrainingConfig, rng: np.random.Generator) -> VoxelScene:
+    """A random variant of a scene for one training step."""
+    scene = symmetry(scene, int(rng.integers(8)))
+    if config.crop_m:
+        scene = crop_column(scene, config.crop_m, rng)
+    return recolor(thin(scene, rng), rng, config.color_jitter, config.color_drop)

@@ -1,0 +1,161 @@
+"""The online pipeline: a map update in, lasting instances out."""
+
+__all__ = ["LabelledCloud", "SegmentationResult", "Segmenter"]
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+
+from instseg_ros.config import SegmenterConfig
+from instseg_ros.errors import ConfigError
+from instseg_ros.grouping.grouper import Grouper
+from instseg_ros.labels import IGNORE
+from instseg_ros.mapping.update import MapUpdate
+from instseg_ros.mapping.voxel_map import MapDelta, VoxelMap
+from instseg_ros.models.network import InstanceNet, resolve_device
+from instseg_ros.models.weights import load_weights
+from instseg_ros.sparse.runner import FullPassRunner
+from instseg_ros.tracking import Instance, InstanceTracker, TrackEvent
+
+
+@dataclass(frozen=True)
+class LabelledCloud:
+    """Voxels with what is known of them."""
+
+    points_m: np.ndarray
+    """[N, 3] float32 voxel centres, map frame."""
+    colors: np.ndarray
+    """[N, 3] uint8 RGB as measured."""
+    class_index: np.ndarray
+    """[N] uint8: the class of the instance, or the voxel's own where it belongs to none; 255 = none."""
+    instance: np.ndarray
+    """[N] uint32 lasting id, 0 = none."""
+    confidence: np.ndarray
+    """[N] float32, 0 to 1: the instance's score, or the voxel's class probability."""
+
+
+@dataclass(frozen=True)
+class SegmentationResult:
+    """What one update changed, and the state after it."""
+
+    stamp_ns: int
+    sequence: int
+    frame_id: str
+    delta: MapDelta
+    relabelled: np.ndarray
+    """[n] int32 slots that are new or whose colour, class, instance or confidence changed."""
+    removed_centers_m: np.ndarray
+    """[R, 3] float32 centres of voxels that are gone (and not back)."""
+    instances: list[Instance]
+    """Every live instance."""
+    events: list[TrackEvent]
+    stage_ms: dict[str, float]
+    """Milliseconds per stage: map, network, grouping, tracking, total."""
+    voxels: int
+
+
+class Segmenter:
+    """Keeps a growing map segmented into lasting instances.
+
+    Args:
+        config: settings.
+        net: a network in evaluation mode; None = the one `config.weights` names.
+
+    Raises:
+        ConfigError: the network was trained for another voxel size.
+    """
+
+    def __init__(self, config: SegmenterConfig | None = None, net: InstanceNet | None = None) -> None:
+        self.config = config or SegmenterConfig()
+        net = net or load_weights(self.config.weights)
+        if abs(net.config.voxel_size_m - self.config.voxel_size_m) > 1e-4:
+            raise ConfigError(
+                f"the weights were trained for voxels of {net.config.voxel_size_m} m, voxel_size_m is {self.config.voxel_size_m}: "
+                "set it (and the mapper's) to the weights' size, or train for yours"
+            )
+        self.depth = len(net.config.channels)
+        self.runner = FullPassRunner(net, resolve_device(self.config.device), self.config.threads)
+        self.grouper = Grouper(self.config.grouping)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget the map, and with it all instances; ids start at 1 again."""
+        self.map = VoxelMap(self.config.voxel_size_m, depth=self.depth)
+        self.runner.reset()
+        self.grouper.reset()
+        self.tracker = InstanceTracker(self.config.tracking)
+        self._class_index = np.zeros(0, np.uint8)
+        self._instance = np.zeros(0, np.uint32)
+        self._confidence = np.zeros(0, np.float32)
+
+    def process(self, update: MapUpdate) -> SegmentationResult:
+        """Take an update into the map and bring classes, instances and ids up to date.
+
+        Raises:
+            InputError: the update is malformed or does not fit the map; nothing has changed.
+        """
+        stage_ms: dict[str, float] = {}
+        with _timed(stage_ms, "total"):
+            with _timed(stage_ms, "map"):
+                delta = self.map.apply(update)
+            with _timed(stage_ms, "network"):
+                changed = self.runner.refresh(self.map, delta)
+            with _timed(stage_ms, "grouping"):
+                segmentation = self.grouper.regroup(self.map, self.runner.prediction, changed, delta)
+            with _timed(stage_ms, "tracking"):
+                events = self.tracker.associate(segmentation, self.map, update.stamp_ns, delta)
+                relabelled = self._relabel(delta)
+        gone = delta.removed_coords[self.map.lookup(delta.removed_coords) < 0]
+        return SegmentationResult(
+            update.stamp_ns, update.sequence, self.map.frame_id, delta, relabelled,
+            ((gone + 0.5) * self.map.voxel_size_m).astype(np.float32),
+            list(self.tracker.instances.values()), events, stage_ms, len(self.map),
+        )
+
+    def resegment_all(self, stamp_ns: int = 0) -> SegmentationResult:
+        """Run everything again on the map as it is; ids last."""
+        self.runner.reset()
+        self.grouper.reset()
+        return self.process(self.map.to_update(stamp_ns))
+
+    def cloud(self, slots: np.ndarray | None = None) -> LabelledCloud:
+        """The labelled voxels of the map, or of the given slots."""
+        slots = self.map.live_slots() if slots is None else slots
+        return LabelledCloud(
+            self.map.centers_m(slots), self.map.colors[slots],
+            self._class_index[slots], self._instance[slots], self._confidence[slots],
+        )
+
+    def _relabel(self, delta: MapDelta) -> np.ndarray:
+        """Update the published values per slot; returns the slots where one changed."""
+        live = self.map.live_slots()
+        semantic = self.runner.prediction.semantic[live]
+        class_index = semantic.argmax(1).astype(np.uint8)
+        confidence = semantic[np.arange(len(live)), class_index]
+        instance = self.tracker.instance_of[live]
+        ids, inverse = np.unique(instance, return_inverse=True)
+        known = [self.tracker.instances.get(int(i)) for i in ids]
+        id_class = np.array([k.class_index if k else IGNORE for k in known], np.uint8)
+        id_score = np.array([k.score if k else 0.0 for k in known], np.float32)
+        owned = instance > 0
+        class_index[owned], confidence[owned] = id_class[inverse][owned], id_score[inverse][owned]
+        new = (np.zeros(self.map.capacity, np.uint8), np.zeros(self.map.capacity, np.uint32), np.zeros(self.map.capacity, np.float32))
+        for array, values in zip(new, (class_index, instance, confidence), strict=True):
+            array[live] = values
+        differs = np.zeros(self.map.capacity, bool)
+        differs[delta.dirty()] = True
+        count = len(self._instance)
+        for array, old in zip(new, (self._class_index, self._instance, self._confidence), strict=True):
+            differs[:count] |= np.abs(array[:count].astype(np.float64) - old) > 1e-3
+        self._class_index, self._instance, self._confidence = new
+        return live[differs[live]]
+
+
+@contextmanager
+def _timed(stage_ms: dict[str, float], name: str) -> Iterator[None]:
+    start = time.perf_counter()
+    yield
+    stage_ms[name] = (time.perf_counter() - start) * 1e3

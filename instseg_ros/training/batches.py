@@ -1,0 +1,137 @@
+"""Batches of scenes: several scenes side by side in one voxel grid, with the targets of all losses."""
+
+__all__ = ["Batch", "BatchSource", "make_batch"]
+
+import queue
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from instseg_ros.config import TrainingConfig
+from instseg_ros.datasets.augmentation import augment
+from instseg_ros.datasets.scenes import VoxelScene, load_scene
+from instseg_ros.models.network import input_features
+from instseg_ros.sparse.pyramid import Tables, build_tables
+
+_APART = 1 << 13
+"""Scenes of a batch stand this many voxels apart, far beyond any reach and a multiple of every stride."""
+
+_MIN_INSTANCE = 10
+"""Instances of fewer voxels (cut off by a crop) teach nothing about their shape and are left out."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one step needs."""
+
+    features: Tensor
+    """[N, Cin] float32."""
+    tables: Tables
+    class_index: Tensor
+    """[N] int64, 255 = ignore."""
+    members: Tensor
+    """[M] int64: voxels that belong to an instance."""
+    instance: Tensor
+    """[M] int64: their instance, 0..C-1."""
+    offset: Tensor
+    """[M, 3] float32: from their centre to the centre of their instance, m."""
+    scene_of_instance: Tensor
+    """[C] int64."""
+
+    def to(self, device: torch.device | str) -> "Batch":
+        """The batch on a device."""
+        return Batch(
+            self.features.to(device), self.tables.to(device), self.class_index.to(device), self.members.to(device),
+            self.instance.to(device), self.offset.to(device), self.scene_of_instance.to(device),
+        )
+
+
+def make_batch(scenes: Sequence[VoxelScene], config: TrainingConfig) -> Batch:
+    """Put scenes side by side and derive the targets."""
+    coords, instances, scene_of, count = [], [], [], 0
+    for i, scene in enumerate(scenes):
+        base = scene.coords.min(0) // 64 * 64  # keeps the phase of every stride
+        shift = np.array([i * _APART, 0, 0]) - np.array([base[0], base[1], 0])
+        coords.append(scene.coords + shift.astype(np.int32))
+        ids, number, size = np.unique(scene.instance, return_inverse=True, return_counts=True)
+        good = (ids >= 0) & (size >= _MIN_INSTANCE)
+        renumbered = np.where(good, np.cumsum(good) - 1 + count, -1)
+        instances.append(renumbered[number])
+        count += int(good.sum())
+        scene_of += [i] * int(good.sum())
+    coords_all, instance = np.concatenate(coords), np.concatenate(instances)
+    members = np.flatnonzero(instance >= 0)
+    member_instance = instance[members]
+    points = coords_all[members].astype(np.float64)
+    size = np.maximum(np.bincount(member_instance, minlength=count), 1)
+    centers = np.stack([np.bincount(member_instance, points[:, k], count) for k in range(3)], 1) / size[:, None]
+    offset = (centers[member_instance] - points) * config.model.voxel_size_m
+    colors = np.concatenate([s.colors for s in scenes])
+    heights = np.concatenate([s.coords for s in scenes])
+    return Batch(
+        torch.from_numpy(input_features(colors, heights, config.model)),
+        build_tables(coords_all.astype(np.int32), len(config.model.channels)),
+        torch.from_numpy(np.concatenate([s.class_index for s in scenes]).astype(np.int64)),
+        torch.from_numpy(members), torch.from_numpy(member_instance.astype(np.int64)),
+        torch.from_numpy(offset.astype(np.float32)), torch.tensor(scene_of, dtype=torch.long),
+    )
+
+
+class BatchSource:
+    """Augmented batches, the same for the same seed and step, made one step ahead in a thread.
+
+    Args:
+        files: scene files.
+        config: settings.
+    """
+
+    def __init__(self, files: Sequence[Path], config: TrainingConfig) -> None:
+        self.files = list(files)
+        self.config = config
+
+    def batch(self, step: int) -> Batch:
+        """The batch of a step."""
+        rng = np.random.default_rng([self.config.seed, step])
+        scenes: list[VoxelScene] = []
+        while sum(len(s.coords) for s in scenes) < self.config.batch_voxels:
+            scene = augment(load_scene(self.files[int(rng.integers(len(self.files)))]), self.config, rng)
+            if len(scene.coords):
+                scenes.append(scene)
+        return make_batch(scenes, self.config)
+
+    def batches(self, first: int, last: int) -> Iterator[Batch]:
+        """The batches of steps first..last-1."""
+        ready: queue.Queue[Batch | Exception | None] = queue.Queue(maxsize=2)
+        stop = threading.Event()
+
+        def put(item: Batch | Exception | None) -> None:
+            while not stop.is_set():
+                try:
+                    ready.put(item, timeout=0.2)
+                    return
+                except queue.Full:
+                    continue
+
+        def produce() -> None:
+            try:
+                for step in range(first, last):
+                    if stop.is_set():
+                        return
+                    put(self.batch(step))
+                put(None)
+            except Exception as error:  # handed to the consumer, which raises it
+                put(error)
+
+        threading.Thread(target=produce, daemon=True, name="instseg-batches").start()
+        try:
+            while (item := ready.get()) is not None:
+                if isinstance(item, Exception):
+                    raise item
+                yield item
+        finally:
+            stop.set()

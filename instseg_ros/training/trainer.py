@@ -1,0 +1,183 @@
+"""The training loop: SSEN's losses and the centre offset on augmented scenes."""
+
+__all__ = ["Trainer", "losses", "scene_files"]
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from instseg_ros.config import TrainingConfig, to_mapping
+from instseg_ros.datasets.scenes import load_scene
+from instseg_ros.errors import DataError
+from instseg_ros.labels import BACKGROUND, CLASS_NAMES, NUM_CLASSES
+from instseg_ros.losses.discriminative import instance_means, pull_loss, push_loss
+from instseg_ros.losses.offset import offset_loss
+from instseg_ros.losses.semantic import balance_weights, semantic_loss
+from instseg_ros.models.network import InstanceNet, resolve_device
+from instseg_ros.models.weights import save_weights
+from instseg_ros.training.batches import Batch, BatchSource
+from instseg_ros.training.checkpoint import load_checkpoint, save_checkpoint
+from instseg_ros.training.validation import validate
+
+
+def scene_files(folder: Path) -> list[Path]:
+    """The scene files of a folder, sorted.
+
+    Raises:
+        DataError: there are none.
+    """
+    files = sorted(folder.glob("*.npz"))
+    if not files:
+        raise DataError(f"no scenes (*.npz) in {folder}: make some, for example `instseg simulate rooms --out {folder.parent} --split {folder.name}`")
+    return files
+
+
+def losses(outputs: dict[str, Tensor], batch: Batch, config: TrainingConfig, class_weights: Tensor) -> dict[str, Tensor]:
+    """The weighted terms of the loss by name; their sum is what is minimised."""
+    embedding = outputs["embedding"][batch.members]
+    terms = {
+        "semantic": config.semantic_weight * semantic_loss(outputs["semantic"], batch.class_index, class_weights),
+        "offset": config.offset_weight * offset_loss(outputs["offset"][batch.members], batch.offset),
+    }
+    count = len(batch.scene_of_instance)
+    if count:
+        means, size = instance_means(embedding, batch.instance, count)
+        terms["pull"] = config.pull_weight * pull_loss(embedding, batch.instance, means, size, config.pull_margin, config.size_power)
+        terms["push"] = config.push_weight * push_loss(means, batch.scene_of_instance, config.push_margin)
+    return terms
+
+
+class Trainer:
+    """A run in a folder: checkpoints, TensorBoard events and the weights it ends with.
+
+    Args:
+        config: settings.
+        data: folder with `train/` and `validation/` scenes.
+        out: folder of the run; a checkpoint in it is gone on from.
+        device: "auto", "cpu" or "cuda".
+        preset: name written into the weights.
+        fresh: start anew even if there is a checkpoint.
+    """
+
+    def __init__(self, config: TrainingConfig, data: Path, out: Path, device: str = "auto", preset: str = "", fresh: bool = False) -> None:
+        self.config, self.out, self.preset = config, out, preset
+        self.device = resolve_device(device)
+        self.train_files = scene_files(data / "train")
+        # partial maps are for training; validation looks at finished ones
+        self.validation_files = [f for f in scene_files(data / "validation") if "partial" not in f.stem]
+        out.mkdir(parents=True, exist_ok=True)
+        torch.manual_seed(config.seed)
+        self.model = InstanceNet(config.model).to(self.device)
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=self._amp)
+        self.step, self.best = 0, -1.0
+        self.class_counts = self._count_classes()
+        self.checkpoint = out / "checkpoint.safetensors"
+        if self.checkpoint.is_file() and not fresh:
+            state = load_checkpoint(self.checkpoint, self.model, self.optimizer)
+            self.step, self.best = int(state["step"]), float(state["best"])
+            self._move_optimizer()
+
+    @property
+    def _amp(self) -> bool:
+        return self.config.amp and self.device.type == "cuda"
+
+    def run(self) -> dict[str, float]:
+        """Train up to `config.steps`; returns the last validation's figures."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        source = BatchSource(self.train_files, self.config)
+        class_weights = balance_weights(self.class_counts).to(self.device)
+        figures: dict[str, float] = {}
+        writer = SummaryWriter(str(self.out), purge_step=self.step)
+        progress = tqdm(total=self.config.steps, initial=self.step, unit="step", desc="train", smoothing=0.05)
+        mean: dict[str, float] = {}
+        for batch in source.batches(self.step, self.config.steps):
+            terms = self._step(batch.to(self.device), class_weights)
+            self.step += 1
+            for name, value in terms.items():
+                mean[name] = value if name not in mean else 0.98 * mean[name] + 0.02 * value
+            progress.update()
+            if self.step % 20 == 0:
+                progress.set_postfix({k: f"{v:.3f}" for k, v in mean.items()} | {k: f"{v:.3f}" for k, v in figures.items() if k == "ap50"})
+                for name, value in terms.items():
+                    writer.add_scalar(f"loss/{name}", value, self.step)
+            last = self.step == self.config.steps
+            if self.step % self.config.validate_every == 0 or last:
+                figures = self.validate()
+                for name, value in figures.items():
+                    writer.add_scalar(f"validation/{name}", value, self.step)
+                tqdm.write(f"step {self.step}: " + "  ".join(f"{k} {v:.3f}" for k, v in figures.items()))
+            if self.step % self.config.checkpoint_every == 0 or last:
+                self._save_checkpoint()
+        progress.close()
+        writer.close()
+        return figures or self.validate()
+
+    def validate(self) -> dict[str, float]:
+        """AP on the validation scenes; writes `last.safetensors`, and `best.safetensors` if it is the best so far."""
+        self.model.eval()
+        figures = validate(self.model, self.validation_files)
+        self.model.train()
+        self.save_weights(self.out / "last.safetensors", figures)
+        if figures["ap50"] > self.best:
+            self.best = figures["ap50"]
+            self.save_weights(self.out / "best.safetensors", figures)
+        return figures
+
+    def save_weights(self, path: Path, figures: dict[str, float]) -> None:
+        """Write the model as a weights file with what it was trained on."""
+        classes = [CLASS_NAMES[c] for c in range(NUM_CLASSES) if self.class_counts[c] > 0 and c not in BACKGROUND]
+        training = to_mapping(replace(self.config))
+        model = self.model.float()
+        save_weights(path, model, {
+            "preset": self.preset, "classes": classes, "step": self.step, "training": training,
+            "scenes": len(self.train_files), "validation": figures,
+        })
+
+    def learning_rate(self, step: int) -> float:
+        """One cycle: linear warm-up, then half a cosine down to zero."""
+        warm = max(1.0, self.config.warmup * self.config.steps)
+        if step < warm:
+            return self.config.learning_rate * (step + 1) / warm
+        return self.config.learning_rate * 0.5 * (1.0 + math.cos(math.pi * (step - warm) / max(1.0, self.config.steps - warm)))
+
+    def _step(self, batch: Batch, class_weights: Tensor) -> dict[str, float]:
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate(self.step)
+        self.model.train()
+        with torch.autocast(self.device.type, dtype=torch.float16, enabled=self._amp):
+            outputs = self.model(batch.features, batch.tables)
+        terms = losses(outputs, batch, self.config, class_weights)
+        total = torch.stack(list(terms.values())).sum()
+        if not bool(torch.isfinite(total)):
+            raise DataError(f"the loss is {total.item()} at step {self.step}: lower --learning-rate, or look at the scenes of this step")
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(total).backward()
+        self.scaler.unscale_(self.optimizer)
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), 10.0)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return {name: term.item() for name, term in terms.items()}
+
+    def _count_classes(self) -> Tensor:
+        counts = np.zeros(256, np.int64)
+        for file in self.train_files[: 3 * 64]:  # enough to know the balance of the classes
+            counts += np.bincount(load_scene(file).class_index, minlength=256)
+        return torch.from_numpy(counts[:NUM_CLASSES])
+
+    def _save_checkpoint(self) -> None:
+        state: dict[str, Any] = {"step": self.step, "best": self.best, "config": to_mapping(self.config)}
+        save_checkpoint(self.checkpoint, self.model, self.optimizer, state)
+
+    def _move_optimizer(self) -> None:
+        for values in self.optimizer.state.values():
+            for key, value in values.items():
+                if isinstance(value, Tensor) and key != "step":
+                    values[key] = value.to(self.device)

@@ -1,0 +1,47 @@
+"""Validation: the whole pipeline on finished maps, judged by instance average precision."""
+
+__all__ = ["validate"]
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from instseg_ros.config import SegmenterConfig
+from instseg_ros.datasets.scenes import VoxelScene, load_scene
+from instseg_ros.evaluation.instances import Predictions, Scan, average_precision, default_min_region
+from instseg_ros.labels import IGNORE
+from instseg_ros.mapping.update import MapUpdate
+from instseg_ros.models.network import InstanceNet
+from instseg_ros.segmenter import LabelledCloud, Segmenter
+
+
+def segment_scene(segmenter: Segmenter, scene: VoxelScene) -> LabelledCloud:
+    """Segment a finished map; rows are the scene's voxels in their order."""
+    segmenter.reset()
+    weights = np.ones(len(scene.coords), np.float32)
+    segmenter.process(MapUpdate(scene.coords, scene.colors, weights, scene.voxel_size_m, full=True))
+    return segmenter.cloud(segmenter.map.lookup(scene.coords))
+
+
+def validate(net: InstanceNet, files: Sequence[Path]) -> dict[str, float]:
+    """`ap`, `ap50`, `ap25` of the instances and `accuracy` of the voxel classes over scene files.
+
+    Args:
+        net: a network in evaluation mode.
+    """
+    segmenter = Segmenter(SegmenterConfig(voxel_size_m=net.config.voxel_size_m, device=next(net.parameters()).device.type), net)
+    scans, right, known = [], 0, 0
+    for file in files:
+        scene = load_scene(file)
+        cloud = segment_scene(segmenter, scene)
+        found = list(segmenter.tracker.instances.values())
+        ids, classes = np.array([i.id for i in found]), np.array([i.class_index for i in found])
+        predictions = Predictions.from_map(cloud.instance, ids, classes, np.array([i.score for i in found]))
+        scans.append(Scan(scene.class_index, scene.instance, predictions))
+        voxel_class = segmenter.runner.prediction.semantic[segmenter.map.lookup(scene.coords)].argmax(1)
+        labelled = scene.class_index != IGNORE
+        right += int((voxel_class == scene.class_index)[labelled].sum())
+        known += int(labelled.sum())
+    result = average_precision(scans, min_region=default_min_region(net.config.voxel_size_m))
+    return {"ap": result.ap, "ap50": result.ap50, "ap25": result.ap25, "accuracy": right / max(known, 1)}
