@@ -1,0 +1,158 @@
+"""sensor_msgs/PointCloud2 to arrays and back."""
+
+__all__ = ["LABELLED_DTYPE", "CloudLayout", "check_layout", "labelled_cloud_to_msg", "read_points"]
+
+import array
+from dataclasses import dataclass
+
+import numpy as np
+from sensor_msgs.msg import PointCloud2, PointField
+from std_msgs.msg import Header
+
+from instseg_ros.errors import InputError
+from instseg_ros.mapping.update import MAX_VOXELS
+
+_NUMPY_OF = {
+    PointField.INT8: "i1", PointField.UINT8: "u1", PointField.INT16: "i2", PointField.UINT16: "u2",
+    PointField.INT32: "i4", PointField.UINT32: "u4", PointField.FLOAT32: "f4", PointField.FLOAT64: "f8",
+}
+_FIELD_OF = {code: datatype for datatype, code in _NUMPY_OF.items()}
+
+LABELLED_DTYPE = np.dtype({
+    "names": ["x", "y", "z", "rgb", "instance", "confidence", "label"],
+    "formats": ["<f4", "<f4", "<f4", "<u4", "<u4", "<f4", "<u2"],
+    "offsets": [0, 4, 8, 12, 16, 20, 24],
+    "itemsize": 28,
+})
+"""A point of the published labelled cloud."""
+
+
+@dataclass(frozen=True)
+class CloudLayout:
+    """Where the numbers of a checked cloud lie."""
+
+    dtype: np.dtype
+    """x, y, z and, where there is a colour, either `rgb` (any 4-byte type) or r, g, b."""
+    color: str
+    """packed, separate or none."""
+    points: int
+
+
+def check_layout(msg: PointCloud2) -> CloudLayout:
+    """Whether the points can be read, from the header alone: nothing is copied.
+
+    Raises:
+        InputError: fields are missing, of the wrong type, outside of a point, or the size of `data` disagrees.
+    """
+    _check_size(msg)
+    fields = {field.name: field for field in msg.fields}
+    names = ", ".join(fields) or "none"
+    order = ">" if msg.is_bigendian else "<"
+    formats: dict[str, tuple[str, int]] = {}
+    for name in ("x", "y", "z"):
+        if name not in fields or fields[name].datatype not in (PointField.FLOAT32, PointField.FLOAT64):
+            raise InputError(f"point cloud has no float field {name!r} (fields: {names}): publish x, y and z as FLOAT32")
+    color = "none"
+    wanted = ["x", "y", "z"]
+    packed = next((name for name in ("rgb", "rgba") if name in fields), None)
+    if packed is not None:
+        if fields[packed].datatype not in (PointField.FLOAT32, PointField.UINT32, PointField.INT32):
+            raise InputError(f"field {packed!r} is not 4 bytes wide: publish it as FLOAT32 or UINT32 with 0x00RRGGBB")
+        wanted, color = [*wanted, packed], "packed"
+    elif all(name in fields for name in "rgb"):
+        if any(fields[name].datatype != PointField.UINT8 for name in "rgb"):
+            raise InputError("fields r, g and b must be UINT8, 0 to 255")
+        wanted, color = [*wanted, "r", "g", "b"], "separate"
+    for name in wanted:
+        field = fields[name]
+        code = _NUMPY_OF[field.datatype]
+        if field.count not in (0, 1) or field.offset + int(code[1]) > msg.point_step:
+            raise InputError(f"field {name!r} (offset {field.offset}, count {field.count}) does not fit point_step {msg.point_step}")
+        key = "rgb" if name == packed else name
+        formats[key] = (f"{order}u4" if key == "rgb" else (order + code if code[1] != "1" else code), field.offset)
+    dtype = np.dtype({
+        "names": list(formats), "formats": [f for f, _ in formats.values()],
+        "offsets": [o for _, o in formats.values()], "itemsize": msg.point_step,
+    })
+    return CloudLayout(dtype, color, msg.width * msg.height)
+
+
+def _check_size(msg: PointCloud2) -> None:
+    if not msg.header.frame_id:
+        raise InputError("point cloud has no header.frame_id: fill in the map's fixed frame")
+    points = msg.width * msg.height
+    if points > MAX_VOXELS:
+        raise InputError(f"point cloud of {points} points, more than {MAX_VOXELS}: thin it out or send it in parts")
+    if msg.point_step == 0 and points:
+        raise InputError("point_step is 0: set it to the bytes of one point")
+    if msg.row_step < msg.width * msg.point_step and msg.height > 1:
+        raise InputError(f"row_step {msg.row_step} is less than width {msg.width} x point_step {msg.point_step}")
+    # Rows may be padded; the row_step of an unorganised cloud is often left 0.
+    row_step = msg.row_step if msg.height > 1 else msg.width * msg.point_step
+    if len(msg.data) < row_step * msg.height:
+        raise InputError(
+            f"data has {len(msg.data)} bytes, but width {msg.width}, height {msg.height}, point_step {msg.point_step} and "
+            f"row_step {msg.row_step} need {row_step * msg.height}: the message is cut short or its sizes are wrong"
+        )
+
+
+def read_points(msg: PointCloud2, layout: CloudLayout) -> tuple[np.ndarray, np.ndarray | None, int]:
+    """The points of a cloud.
+
+    Points that are not finite are left out if the message announces them (`is_dense` is false, as organised clouds do).
+
+    Returns:
+        points [N, 3] float64 (m), colours [N, 3] uint8 or None if the cloud has none, and how many points were left out.
+
+    Raises:
+        InputError: a point is not finite although `is_dense` is true.
+    """
+    if layout.points == 0:
+        return np.zeros((0, 3)), np.zeros((0, 3), np.uint8) if layout.color != "none" else None, 0
+    row_step = msg.row_step if msg.height > 1 else msg.width * msg.point_step
+    records = np.ndarray((msg.height, msg.width), layout.dtype, buffer=memoryview(msg.data), strides=(row_step, msg.point_step)).reshape(-1)
+    points = np.stack([records[name].astype(np.float64) for name in "xyz"], axis=1)
+    finite = np.isfinite(points).all(axis=1)
+    dropped = len(points) - int(finite.sum())
+    if dropped and msg.is_dense:
+        raise InputError(
+            f"{dropped} points are not finite, though is_dense is true: leave them out, or set is_dense to false to have them skipped"
+        )
+    colors = None
+    if layout.color == "packed":
+        packed = records["rgb"].astype(np.uint32)
+        colors = np.stack([packed >> 16, packed >> 8, packed], axis=1).astype(np.uint8)
+    elif layout.color == "separate":
+        colors = np.stack([records[name] for name in "rgb"], axis=1)
+    return (points[finite], colors[finite] if colors is not None else None, dropped) if dropped else (points, colors, 0)
+
+
+def labelled_cloud_to_msg(
+    header: Header, points_m: np.ndarray, colors: np.ndarray, labels: np.ndarray, instances: np.ndarray, confidence: np.ndarray,
+) -> PointCloud2:
+    """A labelled cloud as a message.
+
+    Args:
+        header: stamp and frame.
+        points_m: [N, 3] float32.
+        colors: [N, 3] uint8, what `rgb` shows.
+        labels: [N] uint16 NYU40 ids, 65535 = none.
+        instances: [N] uint32, 0 = none.
+        confidence: [N] float32, 0 to 1.
+    """
+    records = np.zeros(len(points_m), LABELLED_DTYPE)
+    for axis, name in enumerate("xyz"):
+        records[name] = points_m[:, axis]
+    rgb = colors.astype(np.uint32)
+    records["rgb"] = rgb[:, 0] << 16 | rgb[:, 1] << 8 | rgb[:, 2]
+    records["label"], records["instance"], records["confidence"] = labels, instances, confidence
+    msg = PointCloud2(header=header, height=1, width=len(records), is_bigendian=False, is_dense=True)
+    msg.point_step, msg.row_step = LABELLED_DTYPE.itemsize, LABELLED_DTYPE.itemsize * len(records)
+    for name in ("x", "y", "z", "rgb", "label", "instance", "confidence"):
+        dtype, offset = LABELLED_DTYPE.fields[name][:2]  # type: ignore[index]
+        msg.fields.append(PointField(name=name, offset=offset, datatype=_FIELD_OF[dtype.str[1:]], count=1))
+    # rclpy copies an array.array at once; bytes it would check one by one, a hundred times slower.
+    data = array.array("B")
+    data.frombytes(records.tobytes())
+    msg.data = data
+    return msg
