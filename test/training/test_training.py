@@ -1,0 +1,181 @@
+"""Batches, augmentation and the training loop on scenes small enough for two iterations in a test."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+
+from instseg_ros.config import ModelConfig, TrainingConfig, load_yaml, preset_file
+from instseg_ros.datasets.augmentation import augment, symmetry
+from instseg_ros.datasets.scenes import VoxelScene, save_scene
+from instseg_ros.errors import ConfigError, DataError, WeightsError
+from instseg_ros.labels import CLASS_NAMES
+from instseg_ros.models.network import InstanceNet
+from instseg_ros.models.weights import load_weights, save_weights, weights_metadata
+from instseg_ros.training.batches import BatchSource, make_batch
+from instseg_ros.training.trainer import Trainer, losses
+
+
+def boxes_scene(seed: int) -> VoxelScene:
+    """A floor with three solid boxes of three classes."""
+    rng = np.random.default_rng(seed)
+    floor = np.argwhere(np.ones((40, 40, 1), bool))
+    parts, classes, instances = [floor], [np.full(len(floor), 1)], [np.full(len(floor), -1)]
+    for i, (x, y) in enumerate([(4, 4), (16, 20), (28, 8)]):
+        box = np.argwhere(np.ones(rng.integers(4, 8, 3), bool)) + [x, y, 1]
+        parts.append(box)
+        classes.append(np.full(len(box), 4 + i))
+        instances.append(np.full(len(box), i))
+    coords = np.concatenate(parts).astype(np.int32)
+    class_index = np.concatenate(classes).astype(np.uint8)
+    colors = (class_index[:, None] * [12, 7, 3] + rng.integers(0, 9, (len(coords), 3))).astype(np.uint8)
+    return VoxelScene(f"boxes_{seed}", 0.05, coords, colors, class_index, np.concatenate(instances).astype(np.int32))
+
+
+@pytest.fixture()
+def data(tmp_path):
+    for split, count in (("train", 3), ("validation", 1)):
+        (tmp_path / "data" / split).mkdir(parents=True)
+        for i in range(count):
+            save_scene(tmp_path / "data" / split / f"room_{i:04d}.npz", boxes_scene(i))
+    return tmp_path / "data"
+
+
+def small_config(**changes) -> TrainingConfig:
+    model = ModelConfig(channels=(8, 16), embedding_dim=4)
+    return TrainingConfig(**{"steps": 2, "batch_voxels": 3000, "validate_every": 2, "checkpoint_every": 1, "model": model, **changes})
+
+
+def test_scenes_of_a_batch_do_not_touch():
+    scenes = [boxes_scene(i) for i in range(3)]
+    config = small_config()
+    together = make_batch(scenes, config)
+    alone = [make_batch([s], config) for s in scenes]
+    net = InstanceNet(config.model).eval()
+    with torch.no_grad():
+        want = torch.cat([net(b.features, b.tables)["embedding"] for b in alone])
+        assert torch.allclose(net(together.features, together.tables)["embedding"], want, atol=1e-5)
+    assert together.scene_of_instance.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+
+
+def test_offsets_lead_to_the_centre():
+    scene = boxes_scene(0)
+    batch = make_batch([scene], small_config())
+    points = scene.coords[batch.members.numpy()] * 0.05 + batch.offset.numpy()
+    for i in range(3):
+        mine = batch.instance.numpy() == i
+        center = scene.coords[batch.members.numpy()][mine].mean(0) * 0.05
+        assert np.allclose(points[mine], center, atol=1e-5)
+
+
+def test_small_pieces_are_left_out():
+    scene = boxes_scene(0)
+    keep = (scene.instance != 1) | (np.cumsum(scene.instance == 1) <= 5)
+    cut = VoxelScene("cut", 0.05, scene.coords[keep], scene.colors[keep], scene.class_index[keep], scene.instance[keep])
+    batch = make_batch([cut], small_config())
+    assert len(batch.scene_of_instance) == 2
+    assert set(batch.instance.tolist()) == {0, 1}
+
+
+@pytest.mark.parametrize("which", range(8))
+def test_symmetries_keep_the_voxels_apart(which):
+    scene = boxes_scene(0)
+    turned = symmetry(scene, which)
+    assert len(np.unique(turned.coords, axis=0)) == len(scene.coords)
+    assert np.array_equal(np.sort(turned.coords[:, 2]), np.sort(scene.coords[:, 2]))
+
+
+def test_augmentation_keeps_voxels_with_their_labels():
+    scene = boxes_scene(0)
+    labels = {tuple(c): k for c, k in zip(symmetry(scene, 0).coords.tolist(), scene.class_index, strict=True)}
+    rng = np.random.default_rng(3)
+    config = small_config(crop_m=1.0)
+    for _ in range(5):
+        out = augment(scene, config, rng)
+        assert len(out.coords) == len(out.colors) == len(out.class_index) == len(out.instance) < len(scene.coords)
+        heights = {c[2]: k for c, k in labels.items()}
+        assert set(out.coords[:, 2].tolist()) <= set(heights)
+        assert (out.class_index[out.coords[:, 2] == 0] == 1).all()
+
+
+def test_batches_depend_on_seed_and_step_alone(data):
+    source = BatchSource(sorted((data / "train").glob("*.npz")), small_config())
+    again = list(source.batches(1, 3))
+    assert torch.equal(source.batch(2).features, again[1].features)
+    assert not torch.equal(again[0].features[:50], again[1].features[:50])
+
+
+def test_losses_fall_when_one_batch_is_learnt():
+    torch.manual_seed(0)
+    config = small_config()
+    batch, net = make_batch([boxes_scene(0)], config), InstanceNet(config.model)
+    optimizer = torch.optim.Adam(net.parameters(), 5e-3)
+    history = []
+    for _ in range(30):
+        terms = losses(net(batch.features, batch.tables), batch, config, torch.ones(20))
+        history.append({k: v.item() for k, v in terms.items()})
+        optimizer.zero_grad()
+        torch.stack(list(terms.values())).sum().backward()
+        optimizer.step()
+    assert history[-1]["semantic"] < 0.5 * history[0]["semantic"]
+    assert history[-1]["push"] < 0.7 * history[0]["push"]
+
+
+def test_two_iterations_leave_usable_weights(data, tmp_path):
+    figures = Trainer(small_config(), data, tmp_path / "run", "cpu", "rooms").run()
+    assert set(figures) == {"ap", "ap50", "ap25", "accuracy"}
+    metadata = weights_metadata(tmp_path / "run" / "last.safetensors")
+    assert metadata["classes"] == list(CLASS_NAMES[4:7]) and metadata["step"] == 2
+    net = load_weights(tmp_path / "run" / "best.safetensors")
+    assert net.config.channels == (8, 16)
+    assert list((tmp_path / "run").glob("events.out.tfevents*"))
+
+
+def test_a_stopped_run_ends_as_one_that_was_not(data, tmp_path):
+    straight = Trainer(small_config(steps=4), data, tmp_path / "a", "cpu")
+    straight.run()
+    first = Trainer(small_config(steps=4), data, tmp_path / "b", "cpu")
+    batches = BatchSource(first.train_files, first.config)
+    from instseg_ros.losses.semantic import balance_weights
+
+    for step in range(2):
+        first._step(batches.batch(step), balance_weights(first.class_counts))
+        first.step += 1
+    first._save_checkpoint()
+    second = Trainer(small_config(steps=4), data, tmp_path / "b", "cpu")
+    assert second.step == 2
+    second.run()
+    for a, b in zip(straight.model.state_dict().values(), second.model.state_dict().values(), strict=True):
+        assert torch.allclose(a.float(), b.float(), atol=1e-4)
+
+
+def test_missing_scenes_name_the_cure(tmp_path):
+    with pytest.raises(DataError, match="instseg simulate"):
+        Trainer(small_config(), tmp_path, tmp_path / "run", "cpu")
+
+
+def test_a_foreign_checkpoint_is_refused(data, tmp_path):
+    Trainer(small_config(), data, tmp_path / "run", "cpu")._save_checkpoint()
+    with pytest.raises(DataError, match="--fresh"):
+        Trainer(small_config(model=ModelConfig(channels=(8, 8, 8))), data, tmp_path / "run", "cpu")
+
+
+def test_weights_files_are_checked(tmp_path):
+    with pytest.raises(WeightsError, match="instseg train"):
+        load_weights(tmp_path / "none.safetensors")
+    (tmp_path / "bad.safetensors").write_bytes(b"not tensors at all")
+    with pytest.raises(WeightsError, match="safetensors"):
+        load_weights(tmp_path / "bad.safetensors")
+    net = InstanceNet(ModelConfig(channels=(8,)))
+    save_weights(tmp_path / "good.safetensors", net, {"classes": ["chair"]})
+    assert weights_metadata(tmp_path / "good.safetensors")["classes"] == ["chair"]
+    with safe_open(str(tmp_path / "good.safetensors"), "pt") as file:
+        assert json.loads(file.metadata()["model"])["channels"] == [8]
+
+
+def test_the_preset_is_valid_and_unknown_ones_are_named():
+    assert load_yaml(TrainingConfig, preset_file("rooms")).model.voxel_size_m == 0.05
+    with pytest.raises(ConfigError, match="rooms"):
+        preset_file("no_such_preset")
