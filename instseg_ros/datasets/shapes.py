@@ -124,10 +124,13 @@ class ShapeBuilder:
         rows, columns = points.shape[:2]
         self.add(points.reshape(-1, 3), _grid_faces(rows, columns, False), color)
 
+    def raw(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Vertices [V, 3], faces [F, 3] and face colours [F, 3] of all solids, where they were put."""
+        return np.concatenate(self._vertices), np.concatenate(self._faces), np.concatenate(self._colors)
+
     def finish(self, name: str, kind: str, class_name: str, support_z_m: float = -1.0) -> FurnitureModel:
         """The model, centred on x and y and put on the floor."""
-        vertices = np.concatenate(self._vertices)
+        vertices, faces, colors = self.raw()
         low, high = vertices.min(axis=0), vertices.max(axis=0)
         vertices = vertices - [(low[0] + high[0]) / 2, (low[1] + high[1]) / 2, low[2]]
-        faces = np.concatenate(self._faces).astype(np.int32)
-        return FurnitureModel(name, kind, class_name, vertices.astype(np.float32), faces, np.concatenate(self._colors), support_z_m)
+        return FurnitureModel(name, kind, class_name, vertices.astype(np.float32), faces.astype(np.int32), colors, support_z_m)
