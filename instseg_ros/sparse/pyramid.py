@@ -17,6 +17,10 @@ class PyramidDelta:
 
     added: list[np.ndarray]
     removed: list[np.ndarray]
+    retabled: list[np.ndarray]
+    """Rows in use whose neighbour table changed, the added ones among them."""
+    rechilded: list[np.ndarray]
+    """Rows in use whose children changed (none at the finest level), the added ones among them."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,19 @@ class Tables:
             return None if t is None else t.to(device)
 
         return Tables([LevelTables(level.neighbors.to(device), move(level.children), move(level.up)) for level in self.levels])
+
+
+class _Touched:
+    """Rows per level (with repetitions, -1 and dead ones among them) whose tables an operation changes."""
+
+    def __init__(self, depth: int) -> None:
+        self.tables: list[list[np.ndarray]] = [[] for _ in range(depth)]
+        self.children: list[list[np.ndarray]] = [[] for _ in range(depth)]
+
+
+def _unique_alive(rows: list[list[np.ndarray]], alive: list[np.ndarray]) -> list[np.ndarray]:
+    unique = [np.unique(np.concatenate(parts)) if parts else np.zeros(0, np.int32) for parts in rows]
+    return [u[(u >= 0) & a[u]] if len(u) else u for u, a in zip(unique, alive, strict=True)]
 
 
 def _octant(coords: np.ndarray) -> np.ndarray:
@@ -75,6 +92,21 @@ class Pyramid:
 
     def insert(self, coords: np.ndarray) -> list[np.ndarray]:
         """Insert absent voxels [M, 3] of the finest level; returns the new rows of every level."""
+        return self._insert(coords, _Touched(self.depth))
+
+    def remove(self, rows: np.ndarray) -> list[np.ndarray]:
+        """Remove rows of the finest level; returns the rows that vanish from every level."""
+        return self._remove(rows, _Touched(self.depth))
+
+    def apply(self, removed_rows: np.ndarray, new_coords: np.ndarray) -> PyramidDelta:
+        """Remove rows, then insert voxels; both of the finest level."""
+        touched = _Touched(self.depth)
+        removed = self._remove(removed_rows, touched)
+        added = self._insert(new_coords, touched)
+        alive = [level.alive for level in self.levels]
+        return PyramidDelta(added, removed, _unique_alive(touched.tables, alive), _unique_alive(touched.children, alive))
+
+    def _insert(self, coords: np.ndarray, touched: "_Touched") -> list[np.ndarray]:
         added = [self.levels[0].insert(coords)]
         for below in range(self.depth - 1):
             rows, fine, coarse = added[below], self.levels[below], self.levels[below + 1]
@@ -90,10 +122,12 @@ class Pyramid:
             owner = parent_rows[inverse.reshape(-1)]
             self.children[below][owner, octant] = rows
             self.up[below][rows, octant] = owner
+            touched.children[below + 1].append(owner)
+        for level, rows in enumerate(added):
+            touched.tables[level].append(self.levels[level].neighbors[rows].ravel())
         return added
 
-    def remove(self, rows: np.ndarray) -> list[np.ndarray]:
-        """Remove rows of the finest level; returns the rows that vanish from every level."""
+    def _remove(self, rows: np.ndarray, touched: "_Touched") -> list[np.ndarray]:
         removed = [np.asarray(rows, np.int32)]
         for below in range(self.depth - 1):
             gone = removed[below]
@@ -102,15 +136,12 @@ class Pyramid:
             self.children[below][owner, octant] = -1
             self.up[below][gone] = -1
             owner = np.unique(owner)
+            touched.children[below + 1].append(owner)
             removed.append(owner[(self.children[below][owner] < 0).all(axis=1)])
-        for level, gone in zip(self.levels, removed, strict=True):
-            level.remove(gone)
+        for i, gone in enumerate(removed):
+            touched.tables[i].append(self.levels[i].neighbors[gone].ravel())
+            self.levels[i].remove(gone)
         return removed
-
-    def apply(self, removed_rows: np.ndarray, new_coords: np.ndarray) -> PyramidDelta:
-        """Remove rows, then insert voxels; both of the finest level."""
-        removed = self.remove(removed_rows)
-        return PyramidDelta(self.insert(new_coords), removed)
 
     def tables(self) -> Tables:
         """The tables over all rows ever used, sharing memory with the pyramid (dead rows read nothing)."""

@@ -1,0 +1,81 @@
+"""Incremental = full: after any history the cached outputs are those of a full pass over the same map."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_program import random_update, small_net
+
+from instseg_ros.mapping.update import MapUpdate
+from instseg_ros.mapping.voxel_map import VoxelMap
+from instseg_ros.sparse.incremental import IncrementalNetwork
+from instseg_ros.sparse.runner import FullPassRunner
+
+
+def random_step(rng: np.random.Generator, voxels: VoxelMap) -> MapUpdate:
+    """Insert a patch, recolour and delete some voxels, or now and then replace the whole map."""
+    if rng.random() < 0.1:
+        return random_update(int(rng.integers(1 << 30)), int(rng.integers(1, 400)), full=True)
+    live = voxels.coords[voxels.live_slots()]
+    center, spread = rng.integers(-25, 25, 3), rng.integers(1, 8)
+    patch = center + rng.integers(-spread, spread + 1, (int(rng.integers(0, 120)), 3))
+    some = live[rng.random(len(live)) < rng.choice([0.0, 0.02, 0.5])]
+    gone = live[rng.random(len(live)) < rng.choice([0.0, 0.05, 0.9])]
+    coords = np.unique(np.concatenate([patch, some]).astype(np.int32), axis=0)
+    gone = np.array(sorted(set(map(tuple, gone.tolist())) - set(map(tuple, coords.tolist()))), np.int32).reshape(-1, 3)
+    colors = rng.integers(0, 256, (len(coords), 3)).astype(np.uint8)
+    return MapUpdate(coords, colors, np.ones(len(coords), np.float32), 0.05, deleted=gone)
+
+
+networks = st.sampled_from([{}, {"channels": (8,)}, {"channels": (16, 8), "blocks": 2}, {"channels": (4, 8, 12, 16), "height_feature": True}])
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 1 << 30), networks, st.integers(1, 6))
+def test_exact_on_any_history(seed, changes, steps):
+    net, rng = small_net(seed % 7, **changes), np.random.default_rng(seed)
+    voxels = VoxelMap(0.05, depth=len(net.config.channels))
+    incremental, shadow = IncrementalNetwork(net), {}
+    for _ in range(steps):
+        delta = voxels.apply(random_step(rng, voxels))
+        changed = incremental.refresh(voxels, delta)
+        live = voxels.live_slots()
+        full = FullPassRunner(net)
+        full.refresh(voxels)
+        for name in ("semantic", "embedding", "offset"):
+            want, got = getattr(full.prediction, name)[live], getattr(incremental.prediction, name)[live]
+            assert np.abs(got - want).max(initial=0.0) <= 1e-5 * (np.abs(want).max(initial=0.0) + 1e-6)
+        unchanged = np.setdiff1d(live, changed)  # what is not named must be as it was
+        for slot in unchanged:
+            assert np.array_equal(shadow[slot], incremental.prediction.embedding[slot])
+        shadow = {slot: incremental.prediction.embedding[slot].copy() for slot in live}
+
+
+def test_work_follows_the_change():
+    net = small_net(0)
+    voxels, runner = VoxelMap(0.05, depth=3), IncrementalNetwork(net)
+    flat = np.argwhere(np.ones((150, 150, 1), bool)).astype(np.int32)
+    runner.refresh(voxels, voxels.apply(MapUpdate(flat, np.zeros_like(flat, np.uint8), np.ones(len(flat), np.float32), 0.05)))
+    dot = MapUpdate(flat[:1], np.full((1, 3), 255, np.uint8), np.ones(1, np.float32), 0.05)
+    changed = runner.refresh(voxels, voxels.apply(dot))
+    assert 0 < len(changed) < 0.25 * len(flat)
+    assert all(s.due < 0.4 * s.rows or s.rows < 2000 for s in runner.statistics)
+    assert len(runner.refresh(voxels, voxels.apply(dot))) == 0
+
+
+def test_a_tolerance_stops_the_wave_and_bounds_the_error():
+    net, rng = small_net(1), np.random.default_rng(0)
+    maps = [VoxelMap(0.05, depth=3) for _ in range(2)]
+    exact, loose = IncrementalNetwork(net), IncrementalNetwork(net, tolerance=0.03)
+    due = [0, 0]
+    first = random_update(9)
+    for k in range(8):
+        coords = first.coords[rng.random(len(first.coords)) < (1.0 if k == 0 else 0.01)]
+        colors = rng.integers(100, 130, (len(coords), 3)).astype(np.uint8)
+        update = MapUpdate(coords, colors, np.ones(len(coords), np.float32), 0.05)
+        for j, runner in enumerate((exact, loose)):
+            runner.refresh(maps[j], maps[j].apply(update))
+            due[j] += sum(s.due for s in runner.statistics) if k else 0
+    assert due[1] < 0.8 * due[0]
+    live = maps[0].live_slots()
+    error = np.abs(exact.prediction.embedding[live] - loose.prediction.embedding[live]).max()
+    assert error < 0.3 * np.abs(exact.prediction.embedding[live]).mean()
