@@ -5,8 +5,10 @@ are dataclasses themselves; their fields are named with dots (`grouping.min_voxe
 """
 
 __all__ = [
-    "FusionConfig", "GroupingConfig", "ModelConfig", "SegmenterConfig", "Setting", "TrackingConfig", "TrainingConfig",
-    "add_setting_arguments", "preset_file", "settings_from_arguments", "flatten", "from_mapping", "load_yaml", "setting", "settings_of", "to_mapping",
+    "FolderConfig", "FusionConfig", "FusionNodeConfig", "GroupingConfig", "ImagesConfig", "InputConfig", "ModelConfig",
+    "OutputConfig", "PoseConfig", "SegmenterConfig", "SegmenterNodeConfig", "Setting", "TrackingConfig",
+    "TrainingConfig", "add_setting_arguments", "flatten", "from_mapping", "load_yaml", "preset_file", "setting",
+    "settings_from_arguments", "settings_of", "to_mapping",
 ]
 
 import argparse
@@ -141,6 +143,92 @@ class FusionConfig:
     surface_band: float = setting(0.6, "a voxel is on the surface if its TSDF is below this, voxels", ge=0.3, le=4.0)
     color_step: int = setting(12, "a voxel is sent again when a colour channel moved by more than this, 0 to 255", ge=0, le=255)
     block_count: int = setting(20000, "blocks of 8x8x8 voxels to reserve", ge=100, le=10_000_000, fixed=True)
+
+
+@dataclass
+class InputConfig:
+    """What the segmenter node takes in."""
+
+    points_mode: str = setting(
+        "full", "what a cloud on map_points holds: the whole map (full), or only new and changed points (delta)",
+        choices=("full", "delta"), fixed=True,
+    )
+    frame: str = setting("", "fixed frame the map must be in; empty = that of the first update", fixed=True)
+    color_step: int = setting(
+        12, "a voxel of a full cloud has changed when a colour channel moved by more than this, 0 to 255", ge=0, le=255,
+    )
+    max_waiting_voxels: int = setting(
+        5_000_000, "updates waiting for the segmenter may hold this many voxels; more are dropped and the whole map is asked for",
+        ge=1000, le=50_000_000,
+    )
+    max_backward_s: float = setting(1.0, "a stamp or clock that jumps back by more than this resets the map, s", ge=0.0, le=3600.0)
+    request_period_s: float = setting(1.0, "wait before the whole map is asked for again; doubles up to 30 s", ge=0.05, le=30.0)
+
+
+@dataclass
+class OutputConfig:
+    """What the segmenter node publishes, and how often."""
+
+    colors: str = setting(
+        "instances", "what the rgb field of the clouds shows", choices=("instances", "classes", "map"),
+    )
+    points_period_s: float = setting(1.0, "the whole labelled cloud is published at most this often, s", ge=0.0, le=3600.0)
+    markers_period_s: float = setting(1.0, "all markers are published again after this time even if nothing changed, s", ge=0.1, le=3600.0)
+    text_height_m: float = setting(0.12, "height of the marker texts, m", ge=0.01, le=5.0)
+    diagnostics_period_s: float = setting(1.0, "time between diagnostics, s", ge=0.1, le=60.0, fixed=True)
+
+
+@dataclass
+class SegmenterNodeConfig(SegmenterConfig):
+    """All parameters of the segmenter node."""
+
+    input: InputConfig = group(InputConfig)
+    output: OutputConfig = group(OutputConfig)
+    save_dir: str = setting("", "folder ~/save_map writes to, and nowhere else; empty = instseg_ros in ROS_HOME (~/.ros)", fixed=True)
+
+
+@dataclass
+class PoseConfig:
+    """Where the fusion node's camera poses come from."""
+
+    source: str = setting(
+        "topic", "PoseStamped of the optical frame on `pose` (topic), tf, or a recorded RGB-D folder that is played (folder)",
+        choices=("topic", "tf", "folder"), fixed=True,
+    )
+    frame: str = setting("map", "fixed frame of the map; poses in another frame are refused", fixed=True)
+    max_wait_s: float = setting(1.0, "a frame without a pose for this long is dropped, s", ge=0.0, le=60.0)
+    max_gap_s: float = setting(0.2, "poses are interpolated between two that are at most this far apart, s", ge=0.0, le=10.0)
+
+
+@dataclass
+class FolderConfig:
+    """How a recorded RGB-D folder is played."""
+
+    path: str = setting("", "RGB-D folder (sequence.json, TUM or ScanNet layout)", fixed=True)
+    rate_hz: float = setting(10.0, "frames per second", ge=0.01, le=1000.0, fixed=True)
+    stamps: str = setting("now", "stamps of the played frames: the node's clock, or as recorded", choices=("now", "recorded"), fixed=True)
+    wait_for_subscribers: int = setting(0, "playing starts when map_updates has this many subscribers", ge=0, le=100, fixed=True)
+
+
+@dataclass
+class ImagesConfig:
+    """How depth, colour and camera info are paired."""
+
+    slop_s: float = setting(0.02, "depth, colour and camera info this close in time are one frame, s", ge=0.0, le=1.0)
+    max_waiting_frames: int = setting(10, "frames waiting for a pose or for fusion; the oldest is dropped beyond that", ge=1, le=1000)
+    depth_unit_m: float = setting(0.001, "metres per count of 16UC1 depth images", ge=1e-6, le=1.0, fixed=True)
+
+
+@dataclass
+class FusionNodeConfig(FusionConfig):
+    """All parameters of the fusion node."""
+
+    pose: PoseConfig = group(PoseConfig)
+    folder: FolderConfig = group(FolderConfig)
+    images: ImagesConfig = group(ImagesConfig)
+    publish_period_s: float = setting(0.5, "changed voxels are published this often, s", ge=0.01, le=60.0)
+    max_backward_s: float = setting(1.0, "a stamp or clock that jumps back by more than this resets the map, s", ge=0.0, le=3600.0)
+    diagnostics_period_s: float = setting(1.0, "time between diagnostics, s", ge=0.1, le=60.0, fixed=True)
 
 
 @dataclass
