@@ -17,6 +17,7 @@ from instseg_ros.mapping.update import MapUpdate
 from instseg_ros.mapping.voxel_map import MapDelta, VoxelMap
 from instseg_ros.models.network import InstanceNet, resolve_device
 from instseg_ros.models.weights import load_weights
+from instseg_ros.sparse.incremental import IncrementalNetwork
 from instseg_ros.sparse.runner import FullPassRunner
 from instseg_ros.tracking import Instance, InstanceTracker, TrackEvent
 
@@ -77,9 +78,17 @@ class Segmenter:
                 "set it (and the mapper's) to the weights' size, or train for yours"
             )
         self.depth = len(net.config.channels)
-        self.runner = FullPassRunner(net, resolve_device(self.config.device), self.config.threads)
+        self.runner = self._make_runner(net)
         self.grouper = Grouper(self.config.grouping)
         self.reset()
+
+    def _make_runner(self, net: InstanceNet) -> FullPassRunner | IncrementalNetwork:
+        device = resolve_device(self.config.device)
+        if self.config.passes == "full":
+            return FullPassRunner(net, device, self.config.threads)
+        if self.config.device == "cuda":
+            raise ConfigError("passes = incremental runs on the CPU: set device to cpu or auto, or passes to full")
+        return IncrementalNetwork(net, self.config.tolerance, self.config.threads)
 
     def reset(self) -> None:
         """Forget the map, and with it all instances; ids start at 1 again."""
