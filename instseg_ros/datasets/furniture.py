@@ -1,24 +1,197 @@
-"""Where rooms get their furniture from: catalogue models and procedural ones, apart by split."""
+"""Where rooms get their furniture from: CC0 catalogue models and procedural ones, kept apart by split.
 
-__all__ = ["FurnitureSource", "furniture_source"]
+The catalogue is the file `BlendSwap-CC-0.sh3f` of Debian's package sweethome3d-furniture: a zip of OBJ models (cm, y up,
+front towards +z) and a list with name, model file and real size.
+"""
+
+__all__ = ["DEFAULT_CATALOGUE", "FurnitureLibrary", "FurnitureSource", "furniture_source"]
+
+import functools
+import hashlib
+import logging
+import re
+import zipfile
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
+from instseg_ros.datasets.furniture_catalogue import KIND_CLASS, MODEL_KINDS
+from instseg_ros.datasets.obj_reader import read_obj
 from instseg_ros.datasets.procedural import make
 from instseg_ros.datasets.shapes import FurnitureModel
+from instseg_ros.errors import DataError, require
+
+DEFAULT_CATALOGUE = Path("/usr/share/sweethome3d/furniture/BlendSwap-CC-0.sh3f")
+_CURE = "apt-get install sweethome3d-furniture, or give the path of BlendSwap-CC-0.sh3f, or use --furniture procedural"
+_CATALOGUE_SHARE = 0.6
+_MOST_FACES, _REDUCED_FACES = 15_000, 10_000
+_T_UP_CATALOGUE = np.array([[-1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, 1.0, 0.0]])  # y up, front +z  ->  z up, front +y
+_log = logging.getLogger(__name__)
+
+
+def _split_models(names: list[str]) -> dict[str, str]:
+    """Model -> split, stratified by class: one in five (at least one of three) for test, about one in seven for validation.
+
+    The order within a class comes from a hash of the name, so it is the same everywhere.
+    """
+    by_class: dict[str, list[str]] = {}
+    for name in sorted(names, key=lambda n: hashlib.sha256(n.encode()).digest()):
+        by_class.setdefault(KIND_CLASS[MODEL_KINDS[name]], []).append(name)
+    result = {}
+    for members in by_class.values():
+        count = len(members)
+        testing = max(1, round(0.2 * count)) if count >= 3 else 0
+        validation = max(1, round(0.15 * count)) if count >= 5 else 0
+        for k, name in enumerate(members):
+            result[name] = "test" if k < testing else "validation" if k < testing + validation else "train"
+    return result
+
+
+def _reduced(vertices: np.ndarray, faces: np.ndarray, colors: np.ndarray, material: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """A model of many faces with fewer, material by material so that each keeps its colour."""
+    o3d = require("open3d", "reduce furniture models of many faces", "pip install open3d")
+    parts, base = [], 0
+    for m in np.unique(material):
+        own = material == m
+        mesh = o3d.geometry.TriangleMesh(o3d.utility.Vector3dVector(vertices), o3d.utility.Vector3iVector(faces[own].astype(np.int32)))
+        mesh = mesh.remove_unreferenced_vertices().simplify_quadric_decimation(max(4, int(own.sum() * _REDUCED_FACES / len(faces))))
+        points, triangles = np.asarray(mesh.vertices), np.asarray(mesh.triangles)
+        parts.append((points, triangles + base, np.broadcast_to(colors[own][0], (len(triangles), 3))))
+        base += len(points)
+    return tuple(np.concatenate([p[k] for p in parts]) for k in range(3))  # type: ignore[return-value]
+
+
+class FurnitureLibrary:
+    """The models of a catalogue file; each is read when it is first drawn and kept in memory.
+
+    Attributes:
+        path: the file.
+        split_of: model name -> "train", "validation" or "test".
+    """
+
+    def __init__(self, path: Path | str = DEFAULT_CATALOGUE) -> None:
+        """Opens the catalogue.
+
+        Raises:
+            DataError: the file is missing or is not such a catalogue; the message names the cure.
+        """
+        self.path = Path(path)
+        try:
+            self._archive = zipfile.ZipFile(self.path)
+            text = self._archive.read("PluginFurnitureCatalog.properties").decode("latin-1")
+        except FileNotFoundError as error:
+            raise DataError(f"no furniture catalogue at {self.path}. Cure: {_CURE}") from error
+        except (OSError, KeyError, zipfile.BadZipFile) as error:
+            raise DataError(f"{self.path} is not a Sweet Home 3D furniture file ({error}). Cure: {_CURE}") from error
+        entries: dict[str, dict[str, str]] = {}
+        for key, number, value in re.findall(r"^(\w+)#(\d+)=(.*?)\s*$", text, re.MULTILINE):
+            entries.setdefault(number, {})[key] = value
+        self._entries = {Path(e["model"]).stem: e for e in entries.values() if Path(e.get("model", "")).stem in MODEL_KINDS}
+        if not self._entries:
+            raise DataError(f"{self.path} holds none of the models this project knows. Cure: {_CURE}")
+        self.split_of = _split_models(list(self._entries))
+        self._models: dict[str, FurnitureModel] = {}
+
+    def names(self, kind: str, split: str) -> list[str]:
+        """Models of a kind in a split, in a fixed order."""
+        return sorted(n for n, s in self.split_of.items() if s == split and MODEL_KINDS[n] == kind)
+
+    def model(self, name: str) -> FurnitureModel:
+        """A model in its catalogue size, centred, z up, front +y.
+
+        Raises:
+            DataError: its files are damaged.
+        """
+        if name not in self._models:
+            entry = self._entries[name]
+            try:
+                vertices, faces, colors, material = read_obj(self._archive, entry["model"].lstrip("/"))
+                size = np.array([float(entry[k]) for k in ("width", "height", "depth")]) / 100.0
+            except (KeyError, ValueError, IndexError) as error:
+                raise DataError(f"{self.path}: model {name} cannot be read ({error}). Install the package anew: {_CURE}") from error
+            if "modelRotation" in entry:
+                vertices = vertices @ np.array(entry["modelRotation"].split(), np.float64).reshape(3, 3).T
+            used = np.unique(faces)
+            low, high = vertices[used].min(axis=0), vertices[used].max(axis=0)
+            vertices = (vertices - [(low[0] + high[0]) / 2, low[1], (low[2] + high[2]) / 2]) * (size / np.maximum(high - low, 1e-9))
+            vertices = vertices @ _T_UP_CATALOGUE.T
+            if len(faces) > _MOST_FACES:
+                vertices, faces, colors = _reduced(vertices, faces, colors, material)
+            used, faces = np.unique(faces, return_inverse=True)
+            kind, top = MODEL_KINDS[name], float(entry.get("dropOnTopElevation", 100 * size[1])) / 100.0
+            self._models[name] = FurnitureModel(
+                name, kind, KIND_CLASS[kind], vertices[used].astype(np.float32), faces.reshape(-1, 3).astype(np.int32), colors,
+                float(size[1]) if kind == "bookshelf" else top)
+        return self._models[name]
+
+
+def _varied(model: FurnitureModel, rng: np.random.Generator) -> FurnitureModel:
+    """A copy a little larger or smaller, perhaps mirrored, perhaps in other colours."""
+    scale = rng.uniform(0.93, 1.07) * rng.uniform(0.96, 1.04, 3)
+    flip = rng.uniform() < 0.5
+    faces = model.faces[:, ::-1] if flip else model.faces
+    colors = model.face_colors.astype(np.float64)
+    roll = rng.uniform()
+    if roll < 0.25:
+        colors = colors[:, rng.permutation(3)]
+    if roll < 0.7:
+        colors = colors * rng.uniform(0.6, 1.3) * rng.uniform(0.8, 1.2, 3)
+    vertices = (model.vertices * scale * ((-1, 1, 1) if flip else (1, 1, 1))).astype(np.float32)
+    return replace(
+        model, vertices=vertices, faces=np.ascontiguousarray(faces), face_colors=np.clip(colors, 0, 255).astype(np.uint8),
+        support_z_m=model.support_z_m * scale[2])
 
 
 class FurnitureSource:
-    """Draws models of a kind for one split."""
+    """Draws furniture of a kind for one split: catalogue models (60 %, where the split has one) or procedural ones."""
 
-    def __init__(self, split: str) -> None:
+    def __init__(self, split: str, library: FurnitureLibrary | None) -> None:
         self.split = split
+        self._library = library
+        kinds = set(MODEL_KINDS.values())
+        self._names = {kind: library.names(kind, split) for kind in sorted(kinds)} if library is not None else {}
 
     def draw(self, kind: str, rng: np.random.Generator) -> FurnitureModel:
-        """A model of a kind."""
+        """A model of a kind.
+
+        Raises:
+            DataError: the kind is unknown.
+        """
+        names = self._names.get(kind)
+        if names and self._library is not None and rng.uniform() < _CATALOGUE_SHARE:
+            return _varied(self._library.model(names[rng.integers(len(names))]), rng)
         return make(kind, rng, self.split)
 
 
-def furniture_source(library: str, split: str) -> FurnitureSource:
-    """The source of a split; so far all furniture is procedural."""
-    return FurnitureSource(split)
+@functools.cache
+def _opened(path: Path) -> FurnitureLibrary:
+    return FurnitureLibrary(path)
+
+
+@functools.cache
+def _installed() -> FurnitureLibrary | None:
+    if DEFAULT_CATALOGUE.exists():
+        return _opened(DEFAULT_CATALOGUE)
+    _log.warning("no furniture catalogue at %s, so all furniture is procedural. To have it: apt-get install sweethome3d-furniture", DEFAULT_CATALOGUE)
+    return None
+
+
+def furniture_source(library: str | Path | FurnitureLibrary = "auto", split: str = "train") -> FurnitureSource:
+    """The furniture of a split.
+
+    Args:
+        library: "auto" (the installed catalogue if there is one, and procedural), "procedural", "sweethome3d" (the
+            installed catalogue or an error), the path of a catalogue file, or an opened library.
+        split: "train", "validation" or "test".
+
+    Raises:
+        DataError: the catalogue asked for is not there; the message names the cure.
+    """
+    if isinstance(library, FurnitureLibrary):
+        return FurnitureSource(split, library)
+    if library == "procedural":
+        return FurnitureSource(split, None)
+    if library == "auto":
+        return FurnitureSource(split, _installed())
+    return FurnitureSource(split, _opened(DEFAULT_CATALOGUE if library == "sweethome3d" else Path(library)))

@@ -203,7 +203,7 @@ def sofa(rng: Rng, testing: bool) -> FurnitureModel:
     b, seat, look = _upholstered(rng, testing, w, d, seats)
     if seats == 3 and rng.uniform() < 0.4:
         s, long = (-1, 1)[rng.integers(2)], rng.uniform(0.55, 0.8)
-        b.cushion((s * (w / 2 - 0.42), d / 2 + long / 2 - 0.05, seat / 2), (0.84, long + 0.1, seat), fabric(rng), 0.2)
+        b.cushion((s * (w / 2 - 0.42), d / 2 + long / 2 - 0.05, seat / 2), (0.84, long + 0.1, seat), b.first_color(), 0.2)
         look += "-armed corner"
     return b.finish(f"{look} sofa", "sofa", "sofa", seat)
 

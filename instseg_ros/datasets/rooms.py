@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from instseg_ros.datasets.floor_plan import build_shell, random_plan
-from instseg_ros.datasets.furniture import furniture_source
+from instseg_ros.datasets.furniture import FurnitureLibrary, furniture_source
 from instseg_ros.datasets.placement import Arranger, Placement
 from instseg_ros.datasets.room_layouts import LAYOUTS, Decorator
 from instseg_ros.datasets.scene_mesh import SceneInstance, SceneMesh, concatenate
@@ -38,7 +38,7 @@ class Room:
     kind: str = ""
 
 
-def compose_room(seed: int, split: str = "train", library: str = "auto") -> Room:
+def compose_room(seed: int, split: str = "train", library: str | FurnitureLibrary = "auto") -> Room:
     """A room furnished at random, the same for the same arguments on every run.
 
     Rooms are rectangles, Ls or two rooms joined by an opening, turned by any angle in half of the cases and moved by
@@ -49,8 +49,7 @@ def compose_room(seed: int, split: str = "train", library: str = "auto") -> Room
     Args:
         seed: makes the room; rooms of different splits differ for the same seed.
         split: "train", "validation" or "test": catalogue models and some procedural styles belong to one of them only.
-        library: "auto" (the catalogue if it is installed, with procedural furniture), "procedural" (no catalogue),
-            the path of a catalogue file, or an opened library.
+        library: as for `furniture_source`: "auto", "procedural", "sweethome3d", the path of a catalogue file, or an opened one.
 
     Raises:
         DataError: the split is unknown or the catalogue cannot be read.

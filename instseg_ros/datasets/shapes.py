@@ -124,6 +124,10 @@ class ShapeBuilder:
         rows, columns = points.shape[:2]
         self.add(points.reshape(-1, 3), _grid_faces(rows, columns, False), color)
 
+    def first_color(self) -> np.ndarray:
+        """Colour [3] of the first solid."""
+        return self._colors[0][0]
+
     def raw(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Vertices [V, 3], faces [F, 3] and face colours [F, 3] of all solids, where they were put."""
         return np.concatenate(self._vertices), np.concatenate(self._faces), np.concatenate(self._colors)
