@@ -25,7 +25,8 @@ class Cells:
 
 def _grid(features: np.ndarray, size: float) -> np.ndarray:
     """Cell [n] of every row, numbered by first appearance of its hash."""
-    index = np.floor(features / size).astype(np.int64)
+    # From the lowest corner: a cluster may lie anywhere, also about zero, and with growing cells all end in one
+    index = ((features - features.min(axis=0)) / size).astype(np.int64)
     # A row is hashed to 64 bits (odd multipliers, xor-shift between): sorting one integer a voxel instead of F. Two different
     # cells of one component meet with a chance of 1e-13 and would then merely be one cell.
     hashed = np.zeros(len(index), np.uint64)

@@ -48,7 +48,7 @@ def split_hdbscan(points_m: np.ndarray, rows: PredictionRows, config: GroupingCo
     radius = np.sqrt(((where - where.mean(axis=0)) ** 2).sum(axis=1).max())
     if 2.0 * radius <= config.merge_distance:
         return one
-    cells = condense(where, config.cell_size, MAX_CELLS)
+    cells = condense(where, config.cell_size, int(np.clip(count // 2, 200, MAX_CELLS)))
     size = config.min_cluster_voxels
     labels, membership = weighted_hdbscan(cells.means, cells.counts, size, size, config.merge_distance, floor=cells.size)
     labels = _noise_to_nearest(cells.means, labels)

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from instseg_ros.config import GroupingConfig
 from instseg_ros.errors import ConfigError
-from instseg_ros.grouping.grouper import Grouper, merge_small
 from instseg_ros.grouping.components import canonical_keys
+from instseg_ros.grouping.grouper import Grouper, merge_small
 from instseg_ros.grouping.segmentation import PredictionRows, Segmentation
 from instseg_ros.labels import NUM_CLASSES
 from instseg_ros.mapping.update import MapUpdate
