@@ -1,6 +1,6 @@
 """Clouds, meshes and voxel scenes in files, read as one full map update."""
 
-__all__ = ["open_cloud", "sample_triangles", "voxelise"]
+__all__ = ["open_cloud", "sample_triangles"]
 
 import zipfile
 import zlib
@@ -48,22 +48,6 @@ def open_cloud(path: Path | str, voxel_size_m: float = 0.05) -> MapUpdate:
     else:
         raise DataError(f"{path}: {suffix or 'a file without suffix'} is not read; convert it to PLY, PCD, OBJ, STL, GLB or NPZ")
     return MapUpdate(coords, colors, weights, voxel_size_m, full=True)
-
-
-def voxelise(points_m: np.ndarray, colors: np.ndarray | None, voxel_size_m: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Points to voxels.
-
-    Args:
-        points_m: [N, 3]; points that are not finite are left out.
-        colors: [N, 3] 0 to 255, or None (grey).
-        voxel_size_m: edge of a voxel.
-
-    Returns:
-        coords [V, 3] int32 (unique), mean colours [V, 3] uint8, points per voxel [V] float32.
-    """
-    if colors is None:
-        colors = np.full((len(points_m), 3), GREY, np.uint8)
-    return _reduce(iter([(points_m, colors)]), voxel_size_m)
 
 
 def _reduce(parts: Iterator[tuple[np.ndarray, np.ndarray]], voxel_size_m: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -116,8 +100,8 @@ def _read_points(path: Path, voxel_size_m: float) -> tuple[np.ndarray, np.ndarra
     if not len(points_m):
         raise DataError(f"no points could be read from {path}: it is empty or damaged, export it again")
     _check_extent(points_m, path)
-    colors = np.asarray(cloud.colors) * 255.0 if cloud.has_colors() else None
-    return voxelise(points_m, colors, voxel_size_m)
+    colors = np.asarray(cloud.colors) * 255.0 if cloud.has_colors() else np.full(points_m.shape, GREY)
+    return _reduce(iter([(points_m, colors)]), voxel_size_m)
 
 
 def _read_mesh(path: Path, voxel_size_m: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -176,13 +160,13 @@ def _read_npz(path: Path, voxel_size_m: float) -> tuple[np.ndarray, np.ndarray, 
         points_m = data["points"]
         if points_m.ndim != 2 or points_m.shape[1] != 3:
             raise DataError(f"{path}: points has shape {points_m.shape}, expected [N, 3]")
-        colors = data.get("colors")
-        if colors is not None and colors.shape != points_m.shape:
+        colors = data.get("colors", np.full(points_m.shape, GREY, np.uint8))
+        if colors.shape != points_m.shape:
             raise DataError(f"{path}: colors has shape {colors.shape}, points {points_m.shape}: one RGB a point is expected")
         _check_extent(points_m, path)
-        if colors is not None and colors.dtype.kind == "f" and colors.size and colors.max() <= 1.0:
+        if colors.dtype.kind == "f" and colors.size and colors.max() <= 1.0:
             colors = colors * 255.0
-        return voxelise(points_m, colors, voxel_size_m)
+        return _reduce(iter([(points_m, colors)]), voxel_size_m)
     raise DataError(
         f"{path} holds {', '.join(sorted(names)) or 'nothing'}; expected is points (+ colors), coords + colors + voxel_size_m, "
         "or vertices + faces (+ corner_rgb)"
@@ -197,7 +181,7 @@ def _scene_voxels(path: Path, data: dict[str, np.ndarray], voxel_size_m: float) 
         return coords, colors, np.ones(len(coords), np.float32)
     if size_m > voxel_size_m:
         raise InputError(f"{path} has voxels of {size_m} m and cannot be made finer: use --voxel-size {size_m}, or fuse it again at {voxel_size_m} m")
-    return voxelise(voxel_centers(coords, size_m), colors, voxel_size_m)
+    return _reduce(iter([(voxel_centers(coords, size_m), colors)]), voxel_size_m)
 
 
 # -- meshes ------------------------------------------------------------------------------------------------------------------
