@@ -111,7 +111,9 @@ class BagSequence:
         given = 0
         with _reader(self.path) as reader:
             for index, (depth, color) in enumerate(_pairs(reader, self.topics.depth, self.topics.color)):
-                if index % self.stride or given == self.count:
+                if given == self.count:
+                    break
+                if index % self.stride:
                     continue
                 at_ns = stamp_ns(depth)
                 T_world_camera = self.transforms.lookup(self.target_frame, self.source_frame or depth.header.frame_id, at_ns)
