@@ -78,7 +78,7 @@ class FloorPlan:
 
 
 def _outline_walls(polygon: np.ndarray, region: int, height: float) -> list[Wall]:
-    return [Wall(a, b, region, 0.0, height) for a, b in zip(polygon, np.roll(polygon, -1, axis=0))]
+    return [Wall(a, b, region, 0.0, height) for a, b in zip(polygon, np.roll(polygon, -1, axis=0), strict=False)]
 
 
 def _rectangle(rng: Rng, height: float) -> FloorPlan:
@@ -94,7 +94,8 @@ def _l_shape(rng: Rng, height: float) -> FloorPlan:
     polygon = np.array([(0, 0), (w, 0), (w, y), (x, y), (x, d), (0, d)], np.float64)
     whole = (0.0, 0.0, w, d)
     return FloorPlan(
-        polygon, [whole], [(0.0, 0.0, w, y), (0.0, 0.0, x, d)], [(0.0, 0.0, w, y), (0.0, y, x, d)], _outline_walls(polygon, 0, height), [], height)
+        polygon, [whole], [(0.0, 0.0, w, y), (0.0, 0.0, x, d)], [(0.0, 0.0, w, y), (0.0, y, x, d)], _outline_walls(polygon, 0,
+            height), [], height)
 
 
 def _two_rooms(rng: Rng, height: float) -> FloorPlan:
@@ -105,10 +106,11 @@ def _two_rooms(rng: Rng, height: float) -> FloorPlan:
     y0 = rng.uniform(0.3, min(da, db) - gap - 0.3)
     y1 = y0 + gap
     polygon = np.array([
-        (0, 0), (a, 0), (a, y0), (a + t, y0), (a + t, 0), (a + t + b, 0), (a + t + b, db), (a + t, db), (a + t, y1), (a, y1), (a, da), (0, da)])
+        (0, 0), (a, 0), (a, y0), (a + t, y0), (a + t, 0), (a + t + b, 0), (a + t + b, db), (a + t, db), (a + t, y1), (a,
+            y1), (a, da), (0, da)])
     left, right, door = (0.0, 0.0, a, da), (a + t, 0.0, a + t + b, db), (a - 0.01, y0, a + t + 0.01, y1)
     walls = []
-    for k, (p, q) in enumerate(zip(polygon, np.roll(polygon, -1, axis=0))):
+    for k, (p, q) in enumerate(zip(polygon, np.roll(polygon, -1, axis=0), strict=False)):
         jamb = k in (2, 8)
         walls.append(Wall(p, q, 1 if 3 <= k <= 8 else 0, 0.0, top if jamb else height))
     walls.append(Wall(np.array([a, y0]), np.array([a, y1]), 0, top, height))
@@ -123,7 +125,8 @@ def random_plan(rng: Rng) -> FloorPlan:
     return _rectangle(rng, height) if roll < 0.6 else _l_shape(rng, height) if roll < 0.8 else _two_rooms(rng, height)
 
 
-def _panel(b: ShapeBuilder, rng: Rng, origin: np.ndarray, u: np.ndarray, v: np.ndarray, step: float, color: np.ndarray, noise: float) -> None:
+def _panel(b: ShapeBuilder, rng: Rng, origin: np.ndarray, u: np.ndarray, v: np.ndarray, step: float, color: np.ndarray,
+        noise: float) -> None:
     """A parallelogram of tiles, each with its own shade of the colour."""
     nu, nv = (max(1, round(float(np.linalg.norm(s)) / step)) for s in (u, v))
     grid = (origin + (np.arange(nu + 1) / nu)[:, None, None] * u + (np.arange(nv + 1) / nv)[None, :, None] * v)
@@ -185,7 +188,8 @@ def build_shell(plan: FloorPlan, rng: Rng) -> SceneMesh:
     floor, walls = ShapeBuilder(), ShapeBuilder()
     floor_color, step, noise = (wood(rng) if rng.uniform() < 0.6 else fabric(rng)), rng.uniform(0.2, 0.6), rng.uniform(1, 12)
     for x0, y0, x1, y1 in plan.tiles:
-        _panel(floor, rng, np.array([x0, y0, 0.0]), np.array([x1 - x0, 0, 0]), np.array([0, y1 - y0, 0]), step, floor_color, noise)
+        _panel(floor, rng, np.array([x0, y0, 0.0]), np.array([x1 - x0, 0, 0]), np.array([0, y1 - y0, 0]), step, floor_color,
+            noise)
     for x0, y0, x1, y1 in plan.regions:
         if rng.uniform() < 0.4:
             w, d = rng.uniform(0.3, 0.6) * (x1 - x0), rng.uniform(0.3, 0.6) * (y1 - y0)

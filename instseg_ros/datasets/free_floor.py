@@ -54,7 +54,8 @@ def _samples(corners: np.ndarray, step: float) -> np.ndarray:
     return np.concatenate(points) if points else np.zeros((0, 3))
 
 
-def free_floor(mesh: SceneMesh, cell_m: float = 0.1, clearance_m: float = 0.25, low_m: float = 0.1, high_m: float = 1.6) -> FreeFloor:
+def free_floor(mesh: SceneMesh, cell_m: float = 0.1, clearance_m: float = 0.25, low_m: float = 0.1,
+        high_m: float = 1.6) -> FreeFloor:
     """The floor cells with nothing between two heights within a clearance, in connected parts of 20 cells or more.
 
     Args:
@@ -75,9 +76,11 @@ def free_floor(mesh: SceneMesh, cell_m: float = 0.1, clearance_m: float = 0.25, 
     level = is_floor & (np.abs(normal[:, 2]) > 1.8 * area)
     if not level.any():
         level = is_floor
-    order = np.argsort(heights := corners[level, :, 2].mean(axis=1))
+    heights = corners[level, :, 2].mean(axis=1)
+    order = np.argsort(heights)
     share = np.cumsum(area[level][order]) / max(float(area[level].sum()), 1e-12)
-    floor_z = float(heights[order][min(int(np.searchsorted(share, 0.5)), len(order) - 1)])
+    # A slab has as much underside as top: three quarters up is the top, and rugs do not matter.
+    floor_z = float(heights[order][min(int(np.searchsorted(share, 0.75)), len(order) - 1)])
     origin = mesh.vertices[:, :2].min(axis=0).astype(np.float64) - cell_m
     shape = np.ceil((mesh.vertices[:, :2].max(axis=0) - origin) / cell_m).astype(np.int64) + 2
 
@@ -90,7 +93,7 @@ def free_floor(mesh: SceneMesh, cell_m: float = 0.1, clearance_m: float = 0.25, 
         return grid
 
     floor = raster(corners[level], floor_z - 0.1, floor_z + 0.1)
-    occupied = raster(corners[~level], floor_z + low_m, floor_z + high_m)
+    occupied = raster(corners[~is_floor], floor_z + low_m, floor_z + high_m)
     away = ndimage.distance_transform_edt(~occupied) * cell_m if occupied.any() else np.full(shape, np.inf)
     parts, count = ndimage.label(floor & (away > clearance_m))
     sizes = np.bincount(parts.ravel(), minlength=count + 1)

@@ -48,14 +48,17 @@ def _split_models(names: list[str]) -> dict[str, str]:
     return result
 
 
-def _reduced(vertices: np.ndarray, faces: np.ndarray, colors: np.ndarray, material: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _reduced(vertices: np.ndarray, faces: np.ndarray, colors: np.ndarray, material: np.ndarray) -> tuple[np.ndarray,
+        np.ndarray, np.ndarray]:
     """A model of many faces with fewer, material by material so that each keeps its colour."""
     o3d = require("open3d", "reduce furniture models of many faces", "pip install open3d")
     parts, base = [], 0
     for m in np.unique(material):
         own = material == m
-        mesh = o3d.geometry.TriangleMesh(o3d.utility.Vector3dVector(vertices), o3d.utility.Vector3iVector(faces[own].astype(np.int32)))
-        mesh = mesh.remove_unreferenced_vertices().simplify_quadric_decimation(max(4, int(own.sum() * _REDUCED_FACES / len(faces))))
+        mesh = o3d.geometry.TriangleMesh(o3d.utility.Vector3dVector(vertices),
+            o3d.utility.Vector3iVector(faces[own].astype(np.int32)))
+        mesh = mesh.remove_unreferenced_vertices().simplify_quadric_decimation(max(4,
+            int(own.sum() * _REDUCED_FACES / len(faces))))
         points, triangles = np.asarray(mesh.vertices), np.asarray(mesh.triangles)
         parts.append((points, triangles + base, np.broadcast_to(colors[own][0], (len(triangles), 3))))
         base += len(points)
@@ -109,12 +112,13 @@ class FurnitureLibrary:
                 vertices, faces, colors, material = read_obj(self._archive, entry["model"].lstrip("/"))
                 size = np.array([float(entry[k]) for k in ("width", "height", "depth")]) / 100.0
             except (KeyError, ValueError, IndexError) as error:
-                raise DataError(f"{self.path}: model {name} cannot be read ({error}). Install the package anew: {_CURE}") from error
+                raise DataError(f"{self.path}: model {name} cannot be read ({error}). Install it anew: {_CURE}") from error
             if "modelRotation" in entry:
                 vertices = vertices @ np.array(entry["modelRotation"].split(), np.float64).reshape(3, 3).T
             used = np.unique(faces)
             low, high = vertices[used].min(axis=0), vertices[used].max(axis=0)
-            vertices = (vertices - [(low[0] + high[0]) / 2, low[1], (low[2] + high[2]) / 2]) * (size / np.maximum(high - low, 1e-9))
+            vertices = (vertices - [(low[0] + high[0]) / 2, low[1], (low[2] + high[2]) / 2]) * (size / np.maximum(high - low,
+                1e-9))
             vertices = vertices @ _T_UP_CATALOGUE.T
             if len(faces) > _MOST_FACES:
                 vertices, faces, colors = _reduced(vertices, faces, colors, material)
@@ -173,7 +177,7 @@ def _opened(path: Path) -> FurnitureLibrary:
 def _installed() -> FurnitureLibrary | None:
     if DEFAULT_CATALOGUE.exists():
         return _opened(DEFAULT_CATALOGUE)
-    _log.warning("no furniture catalogue at %s, so all furniture is procedural. To have it: apt-get install sweethome3d-furniture", DEFAULT_CATALOGUE)
+    _log.warning("no furniture catalogue at %s, so all furniture is procedural. Cure: %s", DEFAULT_CATALOGUE, _CURE)
     return None
 
 

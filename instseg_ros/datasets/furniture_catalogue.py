@@ -5,11 +5,13 @@ __all__ = ["KIND_CLASS", "MODEL_KINDS"]
 KIND_CLASS = {
     "dining_chair": "chair", "office_chair": "chair", "stool": "chair", "armchair": "chair", "sofa": "sofa", "bed": "bed",
     "dining_table": "table", "round_table": "table", "coffee_table": "table", "side_table": "table", "desk": "desk",
-    "low_cabinet": "cabinet", "wardrobe": "cabinet", "tv_stand": "cabinet", "kitchen_tall": "cabinet", "wall_cabinet": "cabinet",
+    "low_cabinet": "cabinet", "wardrobe": "cabinet", "tv_stand": "cabinet", "kitchen_tall": "cabinet",
+    "wall_cabinet": "cabinet",
     "bookshelf": "bookshelf", "refrigerator": "refrigerator", "counter": "counter", "toilet": "toilet", "sink": "sink",
     "nightstand": "otherfurniture", "floor_lamp": "otherfurniture", "table_lamp": "otherfurniture", "bin": "otherfurniture",
-    "plant": "otherfurniture", "small_plant": "otherfurniture", "tv": "otherfurniture", "box": "otherfurniture", "fan": "otherfurniture",
-    "speaker": "otherfurniture", "radiator": "otherfurniture", "clutter": "",
+    "plant": "otherfurniture", "small_plant": "otherfurniture", "tv": "otherfurniture", "box": "otherfurniture",
+    "fan": "otherfurniture",
+    "speaker": "otherfurniture", "radiator": "otherfurniture", "oven": "otherfurniture", "clutter": "",
 }
 """Kind a room asks for -> ScanNet class ('' = none)."""
 
@@ -23,18 +25,23 @@ MODEL_KINDS = {
     "bed1": "bed", "bed2": "bed", "bedWithTexture": "bed", "bed3": "bed",
     "oakTable": "round_table", "tableWithTablecloth": "round_table", "table": "dining_table",
     "desk": "desk", "lbDesk": "desk", "technicalTable1": "desk", "technicalTable2": "desk",
-    "wardrobeWithSlidingDoors": "wardrobe", "cupboard": "wardrobe", "televisionCabinet": "wardrobe", "highCabinet": "kitchen_tall",
+    "wardrobeWithSlidingDoors": "wardrobe", "cupboard": "wardrobe", "televisionCabinet": "wardrobe",
+    "highCabinet": "kitchen_tall",
     "lowerCabinet": "low_cabinet", "drawersCabinet": "low_cabinet", "lowerCornerCabinet": "low_cabinet",
     "glassDoorCabinet": "wall_cabinet", "upperCabinet": "wall_cabinet", "smallUpperCabinet": "wall_cabinet",
     "bookcase": "bookshelf", "shelves": "bookshelf", "verticalShelves": "bookshelf",
-    "refrigerator": "refrigerator", "largeFridge": "refrigerator", "islandExtension": "counter", "toiletsUnit": "toilet", "washbasin": "sink",
+    "refrigerator": "refrigerator", "largeFridge": "refrigerator", "islandExtension": "counter", "toiletsUnit": "toilet",
+    "washbasin": "sink",
     "bedsideTable2": "nightstand", "desklamp": "table_lamp", "led_tv": "tv", "speaker2": "speaker", "speaker3": "speaker",
-    "tableFan": "fan", "riggedFan": "fan", "radiator": "radiator", "radiator2": "radiator", "radiator3": "radiator", "dustbin": "bin",
-    "decorativePlant": "plant", "plant": "plant", "littlePlant": "small_plant", "cactus": "small_plant", "orchids": "small_plant",
+    "tableFan": "fan", "riggedFan": "fan", "radiator": "radiator", "radiator2": "radiator", "radiator3": "radiator",
+    "dustbin": "bin",
+    "decorativePlant": "plant", "plant": "plant", "littlePlant": "small_plant", "cactus": "small_plant",
+    "orchids": "small_plant",
     "augalas": "small_plant", "box": "box", "ammoBox": "box", "crate": "box", "barrel": "box", "teddyBear": "box",
-    "oven": "box", "doubleOven": "box", "kitchenaid": "small_plant",
+    "oven": "oven", "doubleOven": "oven", "kitchenaid": "small_plant",
     "caffe_final": "clutter", "plasticCup": "clutter", "tetrapak": "clutter", "yogurtBottle": "clutter", "beerGlass": "clutter",
-    "bread": "clutter", "handbag": "clutter", "coffeeBrewer": "clutter", "headphones": "clutter", "kalender": "clutter", "butter": "clutter",
+    "bread": "clutter", "handbag": "clutter", "coffeeBrewer": "clutter", "headphones": "clutter", "kalender": "clutter",
+    "butter": "clutter",
     "cosmeticsPot": "clutter", "woodToy": "clutter", "knifeStandSwap": "clutter",
 }
-"""Model file of the catalogue (without .obj) -> kind. What is not named (vehicles, exterior, animals, sanitary parts) is not used."""
+"""Model file of the catalogue (without .obj) -> kind. What is not named (vehicles, exterior, animals, ...) is not used."""

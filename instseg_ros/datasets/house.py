@@ -49,7 +49,7 @@ def load_house(path: Path | str) -> Room:
     mesh = SceneMesh(
         data["vertices"].astype(np.float32), data["faces"].astype(np.int32),
         data["corner_rgb"].astype(np.float32).mean(axis=1).round().astype(np.uint8), data["face_instance"].astype(np.int32),
-        [SceneInstance(str(n), class_index(str(c))) for n, c in zip(names, classes)],
+        [SceneInstance(str(n), class_index(str(c))) for n, c in zip(names, classes, strict=False)],
     ).validate()
     floor = mesh.face_class() == class_index("floor")
     if not floor.any():

@@ -70,7 +70,7 @@ def read_obj(archive: zipfile.ZipFile, path: str) -> tuple[np.ndarray, np.ndarra
         elif line.startswith("f "):
             corner = [int(word.split("/", 1)[0]) for word in line.split()[1:]]
             corner = [c - 1 if c > 0 else c + len(vertices) for c in corner]
-            for b, c in zip(corner[1:-1], corner[2:]):
+            for b, c in zip(corner[1:-1], corner[2:], strict=False):
                 faces.append((corner[0], b, c))
                 materials.append(current)
         elif line.startswith("usemtl"):
@@ -79,4 +79,5 @@ def read_obj(archive: zipfile.ZipFile, path: str) -> tuple[np.ndarray, np.ndarra
             colors.update(_read_mtl(archive, posixpath.join(posixpath.dirname(path), line[6:].strip())))
     palette = np.array([colors.get(name, _GREY) for name in numbers])
     material = np.array(materials, np.int64)
-    return np.array(vertices).reshape(-1, 3), np.array(faces, np.int64).reshape(-1, 3), palette[material].astype(np.uint8), material
+    return np.array(vertices).reshape(-1, 3), np.array(faces, np.int64).reshape(-1,
+        3), palette[material].astype(np.uint8), material

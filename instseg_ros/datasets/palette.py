@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 _WOODS = np.array([
-    (205, 170, 125), (222, 190, 145), (160, 110, 65), (120, 75, 45), (85, 55, 38), (60, 42, 32), (190, 140, 90), (235, 225, 205),
+    (205, 170, 125), (222, 190, 145), (160, 110, 65), (120, 75, 45), (85, 55, 38), (60, 42, 32), (190, 140, 90), (235, 225,
+        205),
     (140, 95, 70), (175, 150, 120)])
 
 
@@ -40,7 +41,8 @@ def fabric(rng: np.random.Generator) -> np.ndarray:
 
 def metal(rng: np.random.Generator) -> np.ndarray:
     """Steel, black or white lacquer [3]."""
-    return np.full(3, (rng.uniform(120, 190), rng.uniform(20, 60), rng.uniform(210, 245))[rng.integers(3)]) + rng.normal(0, 3, 3)
+    return np.full(3, (rng.uniform(120, 190), rng.uniform(20, 60), rng.uniform(210, 245))[rng.integers(3)]) + rng.normal(0, 3,
+        3)
 
 
 def plastic(rng: np.random.Generator) -> np.ndarray:
@@ -58,5 +60,5 @@ def paint(rng: np.random.Generator) -> np.ndarray:
 def style(rng: np.random.Generator, known: Sequence[str], held_out: Sequence[str], testing: bool) -> str:
     """One of the styles; those held out are seen in test rooms alone (there in about half of the draws)."""
     if testing and held_out and rng.uniform() < 0.5:
-        return held_out[rng.integers(len(held_out))]
-    return known[rng.integers(len(known))]
+        return held_out[int(rng.integers(len(held_out)))]
+    return known[int(rng.integers(len(known)))]

@@ -59,7 +59,8 @@ class Arranger:
         self.placed: list[Placement] = []
         self.on_top: list[Placement] = []
         self.attached: list[Placement] = []  # parts of something placed, inside its footprint
-        self._blocked = np.array([[(x0, y0), (x1, y0), (x1, y1), (x0, y1)] for x0, y0, x1, y1 in plan.keep_free]).reshape(-1, 4, 2)
+        self._blocked = np.array([[(x0, y0), (x1, y0), (x1, y1), (x0, y1)] for x0, y0, x1, y1 in plan.keep_free]).reshape(-1,
+            4, 2)
 
     def fits(self, new: Placement, partners: tuple[Placement, ...] = ()) -> bool:
         """Whether it stands on the floor and runs into nothing but its partners."""
@@ -112,7 +113,8 @@ class Arranger:
                 return done
         return None
 
-    def relative(self, model: FurnitureModel, other: Placement, x: float, y: float, turn: float, touching: bool = False) -> Placement | None:
+    def relative(self, model: FurnitureModel, other: Placement, x: float, y: float, turn: float,
+            touching: bool = False) -> Placement | None:
         """At (x, y) of another's frame, turned against it; `touching` allows it to be partly under the other."""
         spot = other.to_room(np.array([[x, y]]))[0]
         return self.put(Placement(model, spot[0], spot[1], other.yaw + turn), (other,) if touching else ())
@@ -127,11 +129,14 @@ class Arranger:
                 return done
         return None
 
-    def on(self, model: FurnitureModel, support: Placement, x: float | None = None, y: float | None = None, turn: float = 0.0) -> Placement | None:
+    def on(self, model: FurnitureModel, support: Placement, x: float | None = None, y: float | None = None,
+            turn: float = 0.0) -> Placement | None:
         """On the top of another, where nothing stands yet; x and y are shares (-1 to 1) of half its size."""
         if support.model.support_z_m <= 0:
             return None
         half = support.model.size_m[:2] / 2
+        if max(model.size_m[:2] / 2) > 0.9 * max(half) or min(model.size_m[:2] / 2) > 0.9 * min(half):
+            return None
         reach = np.maximum(half - np.linalg.norm(model.size_m[:2]) / 2, 0.0)
         for _ in range(6):
             share = np.array([self.rng.uniform(-1, 1) if v is None else v for v in (x, y)])

@@ -76,7 +76,8 @@ def _sink(rng: Rng, x0: float, x1: float, y0: float, y1: float, z: float) -> Sha
     for xa, xb, ya, yb in ((x0, x0 + wall, y0, y1), (x1 - wall, x1, y0, y1), (x0, x1, y0, y0 + wall), (x0, x1, y1 - wall, y1)):
         b.slab((xa, ya, z - deep), (xb, yb, z), color)
     rim = 0.03
-    for xa, xb, ya, yb in ((x0 - rim, x0, y0 - rim, y1 + rim), (x1, x1 + rim, y0 - rim, y1 + rim), (x0, x1, y0 - rim, y0), (x0, x1, y1, y1 + rim)):
+    for xa, xb, ya, yb in ((x0 - rim, x0, y0 - rim, y1 + rim), (x1, x1 + rim, y0 - rim, y1 + rim), (x0, x1, y0 - rim, y0),
+            (x0, x1, y1, y1 + rim)):
         b.slab((xa, ya, z), (xb, yb, z + 0.006), color)
     x, high = (x0 + x1) / 2, rng.uniform(0.16, 0.32)
     b.rod((x, y0 - 0.02, z), (x, y0 - 0.02, z + high), 0.014, (175, 175, 180), sides=6)

@@ -41,7 +41,8 @@ def table_lamp(rng: Rng, testing: bool) -> FurnitureModel:
     """A foot and a shade, 30 to 60 cm high."""
     b = ShapeBuilder()
     h, foot = rng.uniform(0.3, 0.6), metal(rng)
-    b.cushion((0, 0, h * 0.25), (h * 0.3, h * 0.3, h * 0.5), foot if rng.uniform() < 0.5 else plastic(rng), rng.uniform(0.3, 1.0), steps=10)
+    b.cushion((0, 0, h * 0.25), (h * 0.3, h * 0.3, h * 0.5), foot if rng.uniform() < 0.5 else plastic(rng),
+        rng.uniform(0.3, 1.0), steps=10)
     b.rod((0, 0, 0), (0, 0, h * 0.6), 0.012, foot, sides=6)
     b.rod((0, 0, h * 0.5), (0, 0, h), rng.uniform(0.1, 0.18), fabric(rng) * 0.3 + 165, rng.uniform(0.07, 0.14), 14)
     return b.finish("table lamp", "table_lamp", "otherfurniture")
@@ -80,7 +81,8 @@ def plant(rng: Rng, testing: bool) -> FurnitureModel:
     if look == "tree":
         b.rod((0, 0, pot), (0, 0, h * 0.7), 0.02, (95, 70, 45), sides=6)
         for _ in range(7):
-            b.cushion(rng.normal(0, 0.1, 3) + [0, 0, h * 0.8], rng.uniform(0.15, 0.35, 3), (rng.uniform(40, 90), rng.uniform(100, 150), 50), 1.0, steps=8)
+            b.cushion(rng.normal(0, 0.1, 3) + [0, 0, h * 0.8], rng.uniform(0.15, 0.35, 3),
+                (rng.uniform(40, 90), rng.uniform(100, 150), 50), 1.0, steps=8)
     else:
         _leaves(b, rng, pot * 1.5, h, rng.uniform(0.25, 0.5), int(rng.integers(14, 30)))
     return b.finish(f"{look} plant", "plant", "otherfurniture")
@@ -100,7 +102,8 @@ def _screen(rng: Rng, w: float, kind: str) -> FurnitureModel:
     h, black = w * rng.uniform(0.55, 0.65), np.full(3, rng.uniform(15, 45))
     stand = rng.uniform(0.05, 0.15)
     b.box((0, 0, stand + h / 2), (w, rng.uniform(0.03, 0.06), h), black)
-    b.box((0, 0.032, stand + h / 2), (w * 0.95, 0.004, h * 0.92), rng.uniform(5, 60, 3) if rng.uniform() < 0.7 else rng.uniform(60, 200, 3))
+    b.box((0, 0.032, stand + h / 2), (w * 0.95, 0.004, h * 0.92), rng.uniform(5, 60, 3)
+        if rng.uniform() < 0.7 else rng.uniform(60, 200, 3))
     b.slab((-0.04, -0.03, 0), (0.04, 0, stand + 0.1), black)
     b.slab((-w * 0.25, -0.11, 0), (w * 0.25, 0.11, 0.015), black)
     return b.finish(kind, kind, "otherfurniture")
@@ -158,6 +161,21 @@ def radiator(rng: Rng, testing: bool) -> FurnitureModel:
     return b.finish("radiator", "radiator", "otherfurniture")
 
 
+def oven(rng: Rng, testing: bool) -> FurnitureModel:
+    """A free-standing oven or a washing machine."""
+    b = ShapeBuilder()
+    w, d, h, color = rng.uniform(0.5, 0.65), rng.uniform(0.5, 0.62), rng.uniform(0.8, 0.92), metal(rng)
+    b.slab((-w / 2, -d / 2, 0), (w / 2, d / 2, h), color)
+    if rng.uniform() < 0.5:
+        b.slab((-w * 0.42, d / 2, h * 0.15), (w * 0.42, d / 2 + 0.02, h * 0.7), (25, 25, 28))
+        b.slab((-w * 0.4, d / 2 + 0.03, h * 0.74), (w * 0.4, d / 2 + 0.05, h * 0.76), (160, 160, 165))
+        b.slab((-w * 0.47, -d * 0.45, h), (w * 0.47, d * 0.45, h + 0.01), (30, 30, 30))
+    else:
+        b.rod((0, d / 2, h * 0.5), (0, d / 2 + 0.03, h * 0.5), w * 0.33, (60, 60, 70), sides=18)
+        b.slab((-w * 0.45, d / 2, h * 0.86), (w * 0.45, d / 2 + 0.01, h * 0.97), color * 0.8)
+    return b.finish("oven", "oven", "otherfurniture", h)
+
+
 def clutter(rng: Rng, testing: bool) -> FurnitureModel:
     """Small things on tables and shelves, without a class of the benchmark."""
     b = ShapeBuilder()
@@ -166,7 +184,8 @@ def clutter(rng: Rng, testing: bool) -> FurnitureModel:
         z = 0.0
         for _ in range(rng.integers(1, 5)):
             thick = rng.uniform(0.015, 0.045)
-            b.box((0, 0, z + thick / 2), (rng.uniform(0.12, 0.22), rng.uniform(0.17, 0.3), thick), fabric(rng), rotation(rng.uniform(-0.3, 0.3)))
+            b.box((0, 0, z + thick / 2), (rng.uniform(0.12, 0.22), rng.uniform(0.17, 0.3), thick), fabric(rng),
+                rotation(rng.uniform(-0.3, 0.3)))
             z += thick
     elif look == "cup":
         b.rod((0, 0, 0), (0, 0, rng.uniform(0.07, 0.12)), 0.035, plastic(rng), 0.045, 10)
@@ -193,7 +212,9 @@ CLUTTER = ("books", "cup", "bottle", "keyboard", "laptop", "bowl", "paper", "cas
 """The small things `clutter` draws from."""
 
 MAKERS = {
-    "curtain": curtain, "floor_lamp": floor_lamp, "table_lamp": table_lamp, "bin": bin_, "plant": plant, "small_plant": small_plant,
-    "monitor": monitor, "tv": tv, "box": box, "fan": fan, "speaker": speaker, "radiator": radiator, "clutter": clutter,
+    "curtain": curtain, "floor_lamp": floor_lamp, "table_lamp": table_lamp, "bin": bin_, "plant": plant,
+    "small_plant": small_plant,
+    "monitor": monitor, "tv": tv, "box": box, "fan": fan, "speaker": speaker, "radiator": radiator, "oven": oven,
+    "clutter": clutter,
 }
 """Kind of furniture -> its maker (rng, testing)."""

@@ -27,7 +27,8 @@ def four_legs(b: ShapeBuilder, w: float, d: float, top: float, thick: float, col
             else:
                 foot = thick * (0.3 if look in ("tapered", "splayed") else 0.5)
                 inner = 0.8 if look == "splayed" else 1.0
-                b.rod((s * (x * inner + out), t * (y * inner + out), 0), (s * x * inner, t * y * inner, top), foot, color, thick / 2, 8)
+                b.rod((s * (x * inner + out), t * (y * inner + out), 0), (s * x * inner, t * y * inner, top), foot, color,
+                    thick / 2, 8)
 
 
 def _star_base(b: ShapeBuilder, radius: float, seat: float, color: np.ndarray) -> None:
@@ -47,7 +48,8 @@ def _seat(b: ShapeBuilder, rng: Rng, w: float, d: float, z: float, thick: float,
         b.slab((-w / 2, -d / 2, z - thick), (w / 2, d / 2, z), color)
 
 
-def _back(b: ShapeBuilder, rng: Rng, w: float, d: float, low: float, high: float, color: np.ndarray, frame: np.ndarray, look: str) -> None:
+def _back(b: ShapeBuilder, rng: Rng, w: float, d: float, low: float, high: float, color: np.ndarray, frame: np.ndarray,
+        look: str) -> None:
     """A back rest leaning a little backwards: solid, slats, ladder or spokes."""
     lean, thick = rng.uniform(0.0, 0.08), rng.uniform(0.02, 0.06)
     y0, y1 = -d / 2 + 0.02, -d / 2 + 0.02 - lean
@@ -74,7 +76,8 @@ def _back(b: ShapeBuilder, rng: Rng, w: float, d: float, low: float, high: float
     b.box((0, y, z), (w, 0.028, rng.uniform(0.05, 0.1)), color)
     for x in np.linspace(-0.38, 0.38, rng.integers(3, 7)) * w:
         if look == "slats":
-            b.box((x, (y0 + y) / 2, (low + z) / 2), (0.035, 0.015, z - low), color, rotation(roll=float(np.arctan2(y0 - y, z - low))))
+            b.box((x, (y0 + y) / 2, (low + z) / 2), (0.035, 0.015, z - low), color,
+                rotation(roll=float(np.arctan2(y0 - y, z - low))))
         else:
             b.rod((x, y0, low), (x, y, z), 0.009, color, sides=6)
 
@@ -116,7 +119,8 @@ def office_chair(rng: Rng, testing: bool) -> FurnitureModel:
     b.cushion((0, 0, seat - thick / 2), (w, d, thick), cover, 0.4)
     gap = rng.uniform(0.02, 0.16)
     b.rod((0, -d / 2 + 0.06, seat - thick), (0, -d / 2 - 0.02, seat + gap + 0.1), 0.025, frame, sides=6)
-    b.cushion((0, -d / 2, (seat + gap + high) / 2), (w * rng.uniform(0.8, 1.0), rng.uniform(0.05, 0.1), high - seat - gap), cover, 0.35,
+    b.cushion((0, -d / 2, (seat + gap + high) / 2), (w * rng.uniform(0.8, 1.0), rng.uniform(0.05, 0.1), high - seat - gap),
+        cover, 0.35,
               rotation(roll=rng.uniform(0.02, 0.2)))
     if style(rng, ("arms", "plain"), ("loops",), testing) != "plain":
         for s in (-1, 1):
@@ -164,18 +168,21 @@ def _upholstered(rng: Rng, testing: bool, w: float, d: float, seats: int) -> tup
     if foot > 0.03:
         for s in (-1, 1):
             for t in (-1, 1):
-                b.rod((s * (w / 2 - 0.07), t * (d / 2 - 0.07), 0), (s * (w / 2 - 0.07), t * (d / 2 - 0.07), foot + 0.02), 0.025, wood(rng), sides=6)
+                b.rod((s * (w / 2 - 0.07), t * (d / 2 - 0.07), 0), (s * (w / 2 - 0.07), t * (d / 2 - 0.07), foot + 0.02),
+                    0.025, wood(rng), sides=6)
     else:
         foot = 0.0
     cushion_h = rng.uniform(0.1, 0.18)
     b.slab((-w / 2 + arm_w, -d / 2, foot), (w / 2 - arm_w, d / 2 - 0.02, seat - cushion_h + 0.02), cover)
-    b.cushion((0, -d / 2 + back_d / 2, (foot + high) / 2), (w - arm_w, back_d, high - foot), cover, 0.2, rotation(roll=rng.uniform(0, 0.1)))
+    b.cushion((0, -d / 2 + back_d / 2, (foot + high) / 2), (w - arm_w, back_d, high - foot), cover, 0.2,
+        rotation(roll=rng.uniform(0, 0.1)))
     inner = (w - 2 * arm_w) / seats
     for k in range(seats):
         x = -w / 2 + arm_w + inner * (k + 0.5)
         b.cushion((x, back_d / 2, seat - cushion_h / 2), (inner, d - back_d, cushion_h), accent, rng.uniform(0.2, 0.35))
         if rng.uniform() < 0.7:
-            b.cushion((x, -d / 2 + back_d + 0.06, (seat + high) / 2), (inner * 0.96, 0.18, high - seat), accent, 0.45, rotation(roll=0.15))
+            b.cushion((x, -d / 2 + back_d + 0.06, (seat + high) / 2), (inner * 0.96, 0.18, high - seat), accent, 0.45,
+                rotation(roll=0.15))
     arm_h = rng.uniform(0.52, 0.68)
     for s in (-1, 1):
         x = s * (w / 2 - arm_w / 2)
@@ -186,7 +193,8 @@ def _upholstered(rng: Rng, testing: bool, w: float, d: float, seats: int) -> tup
             b.cushion((x, 0, (foot + arm_h) / 2), (arm_w, d, arm_h - foot), cover, 0.15)
     for _ in range(rng.integers(0, 1 + seats)):
         x = rng.uniform(-0.4, 0.4) * (w - 2 * arm_w)
-        b.cushion((x, -d / 2 + back_d + 0.18, seat + 0.18), (0.4, 0.14, 0.4), fabric(rng), 0.6, rotation(rng.uniform(-0.4, 0.4), roll=0.4))
+        b.cushion((x, -d / 2 + back_d + 0.18, seat + 0.18), (0.4, 0.14, 0.4), fabric(rng), 0.6,
+            rotation(rng.uniform(-0.4, 0.4), roll=0.4))
     return b, seat, look
 
 
@@ -223,7 +231,8 @@ def bed(rng: Rng, testing: bool) -> FurnitureModel:
         tall = rng.uniform(0.8, 1.1) if look == "posts" else base
         for s in (-1, 1):
             for t in (-1, 1):
-                b.rod((s * (w / 2 - 0.04), t * (length / 2 - 0.04), 0), (s * (w / 2 - 0.04), t * (length / 2 - 0.04), tall), 0.035, frame, sides=8)
+                b.rod((s * (w / 2 - 0.04), t * (length / 2 - 0.04), 0), (s * (w / 2 - 0.04), t * (length / 2 - 0.04), tall),
+                    0.035, frame, sides=8)
     b.cushion((0, 0, (base + top) / 2), (w - 0.02, length - 0.03, top - base), sheet, 0.12)
     n = 13
     u, v = np.meshgrid(np.linspace(-1, 1, n), np.linspace(0, 1, n), indexing="ij")
@@ -233,15 +242,18 @@ def bed(rng: Rng, testing: bool) -> FurnitureModel:
     b.sheet(np.stack([u * (w / 2 + 0.03), start + v * (length / 2 - start + 0.02), top + 0.04 + bumps - drop], axis=-1), duvet)
     for k in range(2 if double else 1):
         x = (k - 0.5) * w / 2 if double else 0.0
-        b.cushion((x, -length / 2 + 0.27, top + 0.06), (min(w * 0.45, 0.7) if double else w * 0.7, 0.42, 0.16), sheet * 0.97, 0.6,
+        b.cushion((x, -length / 2 + 0.27, top + 0.06), (min(w * 0.45, 0.7) if double else w * 0.7, 0.42, 0.16), sheet * 0.97,
+            0.6,
                   rotation(rng.uniform(-0.15, 0.15)))
     if rng.uniform() < 0.8:
         high = rng.uniform(0.8, 1.25)
-        b.cushion((0, -length / 2 - 0.03, high / 2), (w + rng.uniform(0, 0.1), rng.uniform(0.05, 0.12), high), frame, rng.uniform(0.05, 0.2))
+        b.cushion((0, -length / 2 - 0.03, high / 2), (w + rng.uniform(0, 0.1), rng.uniform(0.05, 0.12), high), frame,
+            rng.uniform(0.05, 0.2))
     if rng.uniform() < 0.4:
         b.slab((-w / 2, length / 2, 0.05), (w / 2, length / 2 + 0.05, rng.uniform(0.4, 0.7)), frame)
     return b.finish(f"{look} bed", "bed", "bed", top)
 
 
-MAKERS = {"dining_chair": dining_chair, "office_chair": office_chair, "stool": stool, "armchair": armchair, "sofa": sofa, "bed": bed}
+MAKERS = {"dining_chair": dining_chair, "office_chair": office_chair, "stool": stool, "armchair": armchair, "sofa": sofa,
+    "bed": bed}
 """Kind of furniture -> its maker (rng, testing)."""

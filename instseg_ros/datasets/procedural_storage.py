@@ -10,7 +10,8 @@ from instseg_ros.datasets.shapes import FurnitureModel, ShapeBuilder
 Rng = np.random.Generator
 
 
-def _fronts(b: ShapeBuilder, rng: Rng, w: float, d: float, low: float, high: float, color: np.ndarray, columns: int, rows: int) -> None:
+def _fronts(b: ShapeBuilder, rng: Rng, w: float, d: float, low: float, high: float, color: np.ndarray, columns: int,
+        rows: int) -> None:
     """Doors or drawers on the front face (y = d / 2), each with a handle."""
     handle, look = metal(rng), rng.integers(3)
     cell_w, cell_h = w / columns, (high - low) / rows
@@ -23,10 +24,12 @@ def _fronts(b: ShapeBuilder, rng: Rng, w: float, d: float, low: float, high: flo
                 b.cushion((x if rows > 1 else side, d / 2 + 0.03, z), (0.035, 0.035, 0.035), handle, 1.0, steps=8)
             elif look == 1:
                 upright = rows == 1
-                b.box((side if upright else x, d / 2 + 0.03, z), (0.015, 0.02, 0.16) if upright else (min(0.16, cell_w / 2), 0.02, 0.015), handle)
+                b.box((side if upright else x, d / 2 + 0.03, z), (0.015, 0.02, 0.16)
+                    if upright else (min(0.16, cell_w / 2), 0.02, 0.015), handle)
 
 
-def _cabinet(rng: Rng, testing: bool, kind: str, w: float, d: float, h: float, columns: int, rows: int, class_name: str = "cabinet") -> FurnitureModel:
+def _cabinet(rng: Rng, testing: bool, kind: str, w: float, d: float, h: float, columns: int, rows: int,
+        class_name: str = "cabinet") -> FurnitureModel:
     """A closed body with fronts on a plinth, on legs or straight on the floor."""
     b = ShapeBuilder()
     body = wood(rng)
@@ -40,7 +43,8 @@ def _cabinet(rng: Rng, testing: bool, kind: str, w: float, d: float, h: float, c
         legs = metal(rng)
         for s in (-1, 1):
             for t in (-1, 1):
-                b.rod((s * (w / 2 - 0.04), t * (d / 2 - 0.04), 0), (s * (w / 2 - 0.04), t * (d / 2 - 0.04), base), 0.02, legs, sides=6)
+                b.rod((s * (w / 2 - 0.04), t * (d / 2 - 0.04), 0), (s * (w / 2 - 0.04), t * (d / 2 - 0.04), base), 0.02, legs,
+                    sides=6)
             if look == "frame":
                 b.slab((s * (w / 2 - 0.04) - 0.015, -d / 2 + 0.04, 0), (s * (w / 2 - 0.04) + 0.015, d / 2 - 0.04, 0.03), legs)
     _fronts(b, rng, w - 0.02, d, base + 0.02, h - 0.03, front, columns, rows)
@@ -58,24 +62,28 @@ def low_cabinet(rng: Rng, testing: bool) -> FurnitureModel:
 def wardrobe(rng: Rng, testing: bool) -> FurnitureModel:
     """A tall cabinet with doors."""
     w = rng.uniform(0.6, 2.2)
-    return _cabinet(rng, testing, "wardrobe", w, rng.uniform(0.42, 0.65), rng.uniform(1.5, 2.25), max(1, round(w / 0.55)), 1 + int(rng.uniform() < 0.2))
+    return _cabinet(rng, testing, "wardrobe", w, rng.uniform(0.42, 0.65), rng.uniform(1.5, 2.25), max(1, round(w / 0.55)),
+        1 + int(rng.uniform() < 0.2))
 
 
 def tv_stand(rng: Rng, testing: bool) -> FurnitureModel:
     """A long low cabinet under a screen."""
     w = rng.uniform(0.9, 2.0)
-    return _cabinet(rng, testing, "tv_stand", w, rng.uniform(0.35, 0.5), rng.uniform(0.35, 0.6), max(2, int(w / 0.5)), 1 + int(rng.uniform() < 0.3))
+    return _cabinet(rng, testing, "tv_stand", w, rng.uniform(0.35, 0.5), rng.uniform(0.35, 0.6), max(2, int(w / 0.5)),
+        1 + int(rng.uniform() < 0.3))
 
 
 def kitchen_tall(rng: Rng, testing: bool) -> FurnitureModel:
     """A tall kitchen cabinet."""
-    return _cabinet(rng, testing, "kitchen_tall", rng.uniform(0.45, 0.7), rng.uniform(0.55, 0.65), rng.uniform(1.9, 2.25), 1, int(rng.integers(2, 4)))
+    return _cabinet(rng, testing, "kitchen_tall", rng.uniform(0.45, 0.7), rng.uniform(0.55, 0.65), rng.uniform(1.9, 2.25), 1,
+        int(rng.integers(2, 4)))
 
 
 def kitchen_base(rng: Rng, testing: bool) -> FurnitureModel:
     """A run of kitchen base cabinets without their counter."""
     w = rng.uniform(0.6, 2.4)
-    return _cabinet(rng, testing, "kitchen_base", w, rng.uniform(0.55, 0.62), rng.uniform(0.8, 0.88), max(1, round(w / 0.55)), int(rng.integers(1, 4)))
+    return _cabinet(rng, testing, "kitchen_base", w, rng.uniform(0.55, 0.62), rng.uniform(0.8, 0.88), max(1, round(w / 0.55)),
+        int(rng.integers(1, 4)))
 
 
 def wall_cabinet(rng: Rng, testing: bool) -> FurnitureModel:
@@ -89,7 +97,8 @@ def wall_cabinet(rng: Rng, testing: bool) -> FurnitureModel:
 
 def nightstand(rng: Rng, testing: bool) -> FurnitureModel:
     """A bedside cabinet: the benchmark counts it as other furniture."""
-    return _cabinet(rng, testing, "nightstand", rng.uniform(0.35, 0.58), rng.uniform(0.32, 0.46), rng.uniform(0.4, 0.66), 1, int(rng.integers(1, 4)), "otherfurniture")
+    return _cabinet(rng, testing, "nightstand", rng.uniform(0.35, 0.58), rng.uniform(0.32, 0.46), rng.uniform(0.4, 0.66), 1,
+        int(rng.integers(1, 4)), "otherfurniture")
 
 
 def bookshelf(rng: Rng, testing: bool) -> FurnitureModel:
@@ -113,7 +122,7 @@ def bookshelf(rng: Rng, testing: bool) -> FurnitureModel:
     for z in levels:
         b.slab((-w / 2, -d / 2, z), (w / 2, d / 2, z + board), color)
     fill = rng.uniform(0.3, 1.0)
-    for z, above in zip(levels[:-1] + board, levels[1:]):
+    for z, above in zip(levels[:-1] + board, levels[1:], strict=False):
         for k in range(columns):
             if rng.uniform() > fill:
                 continue
@@ -232,8 +241,10 @@ def bathtub(rng: Rng, testing: bool) -> FurnitureModel:
 
 
 MAKERS = {
-    "low_cabinet": low_cabinet, "wardrobe": wardrobe, "tv_stand": tv_stand, "kitchen_tall": kitchen_tall, "kitchen_base": kitchen_base,
-    "wall_cabinet": wall_cabinet, "nightstand": nightstand, "bookshelf": bookshelf, "refrigerator": refrigerator, "counter": counter,
+    "low_cabinet": low_cabinet, "wardrobe": wardrobe, "tv_stand": tv_stand, "kitchen_tall": kitchen_tall,
+    "kitchen_base": kitchen_base,
+    "wall_cabinet": wall_cabinet, "nightstand": nightstand, "bookshelf": bookshelf, "refrigerator": refrigerator,
+    "counter": counter,
     "toilet": toilet, "sink": sink, "sink_inset": sink_inset, "bathtub": bathtub,
 }
 """Kind of furniture -> its maker (rng, testing)."""

@@ -26,7 +26,8 @@ def _table(rng: Rng, testing: bool, w: float, d: float, high: float, kind: str, 
         b.prism(_round(w / 2, d / 2), high - thick, high, top)
     else:
         b.slab((-w / 2, -d / 2, high - thick), (w / 2, d / 2, high), top)
-    known = ("straight", "tapered", "round", "pedestal") if round_top else ("straight", "tapered", "round", "panels", "pedestal")
+    known = ("straight", "tapered", "round", "pedestal") if round_top else ("straight", "tapered", "round", "panels",
+        "pedestal")
     look = style(rng, known, ("splayed", "sled", "trestle"), testing)
     inner_w, inner_d = (w * 0.68, d * 0.68) if round_top else (w - rng.uniform(0.02, 0.15), d - rng.uniform(0.02, 0.12))
     under = high - thick
@@ -121,5 +122,6 @@ def desk(rng: Rng, testing: bool) -> FurnitureModel:
     return b.finish(f"{look} desk", "desk", "desk", high)
 
 
-MAKERS = {"dining_table": dining_table, "round_table": round_table, "coffee_table": coffee_table, "side_table": side_table, "desk": desk}
+MAKERS = {"dining_table": dining_table, "round_table": round_table, "coffee_table": coffee_table, "side_table": side_table,
+    "desk": desk}
 """Kind of furniture -> its maker (rng, testing)."""

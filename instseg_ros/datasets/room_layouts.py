@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from instseg_ros.datasets.floor_plan import Wall
 from instseg_ros.datasets.placement import Arranger, Placement
 from instseg_ros.datasets.procedural_kitchen import kitchen_run
 from instseg_ros.datasets.shapes import FurnitureModel
@@ -14,9 +15,11 @@ Rng = np.random.Generator
 Draw = Callable[[str, Rng], FurnitureModel]
 
 WALL_EXTRAS = (
-    "low_cabinet", "bookshelf", "wardrobe", "low_cabinet", "dining_chair", "armchair", "plant", "floor_lamp", "bin", "box", "radiator", "speaker",
-    "side_table", "desk", "refrigerator", "bookshelf", "fan", "nightstand", "stool", "sofa", "dining_chair")
-FREE_EXTRAS = ("dining_chair", "armchair", "stool", "box", "plant", "office_chair", "side_table", "coffee_table", "bin", "fan", "dining_table", "stool")
+    "low_cabinet", "bookshelf", "wardrobe", "low_cabinet", "dining_chair", "armchair", "plant", "floor_lamp", "bin", "box",
+    "radiator", "speaker",
+    "side_table", "desk", "refrigerator", "bookshelf", "fan", "nightstand", "stool", "sofa", "dining_chair", "oven")
+FREE_EXTRAS = ("dining_chair", "armchair", "stool", "box", "plant", "office_chair", "side_table", "coffee_table", "bin", "fan",
+    "dining_table", "stool")
 
 
 class Decorator:
@@ -71,7 +74,8 @@ class Decorator:
             chair = common if self.chance(0.8) else self.model("dining_chair", "stool")
             self.tuck(chair, table, np.array([x, y]), a)
 
-    def tuck(self, chair: FurnitureModel, table: Placement, edge: np.ndarray, turn: float, most: float = 0.55) -> Placement | None:
+    def tuck(self, chair: FurnitureModel, table: Placement, edge: np.ndarray, turn: float,
+            most: float = 0.55) -> Placement | None:
         """A chair before a point of the table's edge, facing it (turn 0 = looking along the table's +y)."""
         deep = float(chair.size_m[1])
         for _ in range(3):
@@ -86,10 +90,12 @@ class Decorator:
 
     def desk_place(self, region: int) -> None:
         """A desk at the wall with a chair, screens and what lies about."""
-        desk = self.at.at_wall(self.model("desk"), region, self.rng.uniform(0, 0.05)) or self.at.anywhere(self.model("desk"), region)
+        desk = self.at.at_wall(self.model("desk"), region, self.rng.uniform(0, 0.05)) or self.at.anywhere(self.model("desk"),
+            region)
         if desk is None:
             return
-        self.tuck(self.model("office_chair", "office_chair", "dining_chair"), desk, np.array([self.rng.uniform(-0.15, 0.15), desk.model.size_m[1] / 2]), np.pi)
+        self.tuck(self.model("office_chair", "office_chair", "dining_chair"), desk,
+            np.array([self.rng.uniform(-0.15, 0.15), desk.model.size_m[1] / 2]), np.pi)
         for _ in range(self.rng.integers(0, 3)):
             self.at.on(self.model("monitor"), desk, self.rng.uniform(-0.7, 0.7), -0.5, self.rng.normal(0, 0.15))
         if self.chance(0.4):
@@ -107,10 +113,12 @@ class Decorator:
             w, d, _ = sofa.model.size_m
             if self.chance(0.8):
                 table = self.model("coffee_table")
-                done = self.at.relative(table, sofa, self.rng.uniform(-0.2, 0.2), d / 2 + table.size_m[1] / 2 + self.rng.uniform(0.0, 0.5), self.rng.normal(0, 0.08))
+                done = self.at.relative(table, sofa, self.rng.uniform(-0.2, 0.2),
+                    d / 2 + table.size_m[1] / 2 + self.rng.uniform(0.0, 0.5), self.rng.normal(0, 0.08))
                 self.clutter(done, 4)
             stand = self.model("tv_stand", "tv_stand", "low_cabinet")
-            place = self.at.relative(stand, sofa, self.rng.uniform(-0.4, 0.4), d / 2 + self.rng.uniform(1.4, 2.6), np.pi) if self.chance(0.3) else None
+            place = self.at.relative(stand, sofa, self.rng.uniform(-0.4, 0.4), d / 2 + self.rng.uniform(1.4, 2.6),
+                np.pi) if self.chance(0.3) else None
             place = place or self.at.at_wall(stand, region)
             if place:
                 self.at.on(self.model("tv"), place, self.rng.uniform(-0.3, 0.3), 0.0)
@@ -118,13 +126,15 @@ class Decorator:
                 if self.chance(0.5):
                     self.at.beside(self.model("speaker", "plant", "floor_lamp", "bookshelf"), place, self.rng.uniform(0, 0.05))
             if self.chance(0.6):
-                side = self.at.beside(self.model("side_table", "floor_lamp", "plant", "nightstand"), sofa, self.rng.uniform(0, 0.05))
+                side = self.at.beside(self.model("side_table", "floor_lamp", "plant", "nightstand"), sofa,
+                    self.rng.uniform(0, 0.05))
                 if side and self.chance(0.7):
                     self.at.on(self.model("table_lamp", "small_plant"), side, 0.0, 0.0)
             for _ in range(self.rng.integers(0, 3)):
                 s = (-1, 1)[self.rng.integers(2)]
                 turn = np.pi - s * self.rng.uniform(0.3, 1.6)
-                self.at.relative(self.model("armchair"), sofa, s * (w / 2 + self.rng.uniform(0.1, 0.6)), d / 2 + self.rng.uniform(0.4, 1.4), turn)
+                self.at.relative(self.model("armchair"), sofa, s * (w / 2 + self.rng.uniform(0.1, 0.6)),
+                    d / 2 + self.rng.uniform(0.4, 1.4), turn)
         if self.chance(0.7):
             shelf = self.at.at_wall(self.model("bookshelf", "low_cabinet"), region)
             if shelf and self.chance(0.5):
@@ -137,7 +147,8 @@ class Decorator:
             bed = self.at.at_wall(self.model("bed"), region, self.rng.uniform(0, 0.06), tries=20)
             if bed:
                 for _ in range(self.rng.integers(1, 3)):
-                    stand = self.at.beside(self.model("nightstand", "nightstand", "nightstand", "side_table"), bed, self.rng.uniform(0, 0.12))
+                    stand = self.at.beside(self.model("nightstand", "nightstand", "nightstand", "side_table"), bed,
+                        self.rng.uniform(0, 0.12))
                     if stand and self.chance(0.7):
                         self.at.on(self.model("table_lamp"), stand, 0.0, 0.0)
                     self.clutter(stand, 2)
@@ -179,9 +190,10 @@ class Decorator:
         parts = kitchen_run(self.rng, length)
         run = self.kitchen_parts(parts, wall, region, length)
         if run is not None:
-            for kind in ("refrigerator", "kitchen_tall"):
-                if self.chance(0.85 if kind == "refrigerator" else 0.4):
-                    self.at.beside(self.model(kind), run, self.rng.uniform(0, 0.02))
+            for kind, share in (("refrigerator", 0.85), ("oven", 0.35), ("kitchen_tall", 0.4)):
+                if self.chance(share):
+                    run_end = self.at.placed[-1] if self.chance(0.4) else run
+                    self.at.beside(self.model(kind), run_end, self.rng.uniform(0, 0.02))
             for _ in range(self.rng.integers(0, 3)):
                 self.at.at_wall(self.model("wall_cabinet"), region, 0.0, self.rng.uniform(1.35, 1.5), wall)
             self.clutter(run, 6)
@@ -193,13 +205,15 @@ class Decorator:
         if self.chance(0.3):
             self.curtains(region)
 
-    def kitchen_parts(self, parts: list[FurnitureModel], wall, region: int, length: float) -> Placement | None:  # noqa: ANN001
+    def kitchen_parts(self, parts: list[FurnitureModel], wall: Wall, region: int, length: float) -> Placement | None:
         """Puts the parts of a run in one place: the counter stands for all of them in the check for free space."""
         counter = parts[0]
         low, high = counter.vertices.min(axis=0), counter.vertices.max(axis=0)
         shift = np.array([(low[0] + high[0]) / 2, (low[1] + high[1]) / 2, 0.0], np.float32)
-        moved = [FurnitureModel(p.name, p.kind, p.class_name, p.vertices - shift, p.faces, p.face_colors, p.support_z_m) for p in parts]
-        stand_in = FurnitureModel(**{**moved[0].__dict__, "vertices": np.concatenate([moved[0].vertices, [[0, 0, 0]]]).astype(np.float32)})
+        moved = [FurnitureModel(p.name, p.kind, p.class_name, p.vertices - shift, p.faces, p.face_colors, p.support_z_m)
+            for p in parts]
+        stand_in = FurnitureModel(**{**moved[0].__dict__,
+            "vertices": np.concatenate([moved[0].vertices, [[0, 0, 0]]]).astype(np.float32)})
         run = self.at.at_wall(stand_in, region, 0.0, 0.0, wall, tries=20)
         if run is not None:
             self.at.on_top += [Placement(p, run.x, run.y, run.yaw) for p in moved[1:] if p.kind != "kitchen_base"]
@@ -237,7 +251,8 @@ class Decorator:
     def mixed(self, region: int) -> None:
         """Anything beside anything, so that the network does not lean on the usual company."""
         for _ in range(self.rng.integers(2, 5)):
-            first = self.at.at_wall(self.model(*WALL_EXTRAS, "bed", "toilet", "bathtub", "sink", "counter", "refrigerator"), region)
+            first = self.at.at_wall(self.model(*WALL_EXTRAS, "bed", "toilet", "bathtub", "sink", "counter", "refrigerator"),
+                region)
             if first and self.chance(0.5):
                 self.at.beside(self.model(*WALL_EXTRAS), first, self.rng.uniform(0, 0.03))
         self.dining(region)

@@ -64,14 +64,16 @@ class SceneMesh:
             raise DataError(f"face_instance must lie in -1..{len(self.instances) - 1}")
         for instance in self.instances:
             if not (0 <= instance.class_index < NUM_CLASSES or instance.class_index == IGNORE):
-                raise DataError(f"{instance.name}: class index {instance.class_index} is neither 0..{NUM_CLASSES - 1} nor {IGNORE}")
+                raise DataError(
+                    f"{instance.name}: class index {instance.class_index} is neither 0..{NUM_CLASSES - 1} nor {IGNORE}")
         return self
 
     def transformed(self, T_target_source: np.ndarray) -> "SceneMesh":
         """A copy moved by a 4x4 transform."""
         moved = self.vertices.astype(np.float64) @ T_target_source[:3, :3].T + T_target_source[:3, 3]
         return SceneMesh(
-            moved.astype(np.float32), self.faces.copy(), self.face_colors.copy(), self.face_instance.copy(), list(self.instances))
+            moved.astype(np.float32), self.faces.copy(), self.face_colors.copy(), self.face_instance.copy(),
+            list(self.instances))
 
     def face_class(self) -> np.ndarray:
         """Class index of every face [F] uint8, `labels.IGNORE` where there is none."""
@@ -86,14 +88,16 @@ class SceneMesh:
 def concatenate(meshes: Sequence[SceneMesh]) -> SceneMesh:
     """One mesh of several; instances keep their order and stay apart."""
     if not meshes:
-        return SceneMesh(np.zeros((0, 3), np.float32), np.zeros((0, 3), np.int32), np.zeros((0, 3), np.uint8), np.zeros(0, np.int32))
+        return SceneMesh(np.zeros((0, 3), np.float32), np.zeros((0, 3), np.int32), np.zeros((0, 3), np.uint8),
+            np.zeros(0, np.int32))
     vertex_base = np.cumsum([0] + [len(m.vertices) for m in meshes[:-1]])
     instance_base = np.cumsum([0] + [len(m.instances) for m in meshes[:-1]])
     return SceneMesh(
         vertices=np.concatenate([m.vertices for m in meshes]),
-        faces=np.concatenate([m.faces + base for m, base in zip(meshes, vertex_base)]).astype(np.int32),
+        faces=np.concatenate([m.faces + base for m, base in zip(meshes, vertex_base, strict=False)]).astype(np.int32),
         face_colors=np.concatenate([m.face_colors for m in meshes]),
         face_instance=np.concatenate([
-            np.where(m.face_instance >= 0, m.face_instance + base, -1) for m, base in zip(meshes, instance_base)]).astype(np.int32),
+            np.where(m.face_instance >= 0, m.face_instance + base, -1) for m, base in zip(meshes,
+                instance_base, strict=False)]).astype(np.int32),
         instances=[i for m in meshes for i in m.instances],
     )

@@ -49,7 +49,8 @@ def rotation(yaw: float = 0.0, pitch: float = 0.0, roll: float = 0.0) -> np.ndar
 
 _BOX = np.array([[x, y, z] for z in (-0.5, 0.5) for y in (-0.5, 0.5) for x in (-0.5, 0.5)])
 _BOX_FACES = np.array([
-    [0, 2, 1], [1, 2, 3], [4, 5, 6], [5, 7, 6], [0, 1, 4], [1, 5, 4], [2, 6, 3], [3, 6, 7], [0, 4, 2], [2, 4, 6], [1, 3, 5], [3, 7, 5]])
+    [0, 2, 1], [1, 2, 3], [4, 5, 6], [5, 7, 6], [0, 1, 4], [1, 5, 4], [2, 6, 3], [3, 6, 7], [0, 4, 2], [2, 4, 6], [1, 3,
+        5], [3, 7, 5]])
 
 
 def _grid_faces(rows: int, columns: int, wrap: bool) -> np.ndarray:
@@ -99,7 +100,8 @@ class ShapeBuilder:
         vertices = np.concatenate([start + 0 * ring, start + radius * ring, end + last * ring, end + 0 * ring])
         self.add(vertices, _grid_faces(4, sides, True), color)
 
-    def cushion(self, center: Vec, size: Vec, color: Vec, roundness: float = 0.5, R: np.ndarray | None = None, steps: int = 12) -> None:
+    def cushion(self, center: Vec, size: Vec, color: Vec, roundness: float = 0.5, R: np.ndarray | None = None,
+            steps: int = 12) -> None:
         """A superellipsoid: roundness 0.1 is nearly a box, 1 an ellipsoid."""
         polar = np.linspace(-np.pi / 2, np.pi / 2, max(steps // 2 + 1, 5))
         around = np.arange(steps + 4) * (2 * np.pi / (steps + 4))
@@ -110,13 +112,15 @@ class ShapeBuilder:
         p, a = np.meshgrid(polar, around, indexing="ij")
         unit = np.stack([power(np.cos(p)) * power(np.cos(a)), power(np.cos(p)) * power(np.sin(a)), power(np.sin(p))], axis=-1)
         points = unit.reshape(-1, 3) * np.asarray(size) / 2
-        self.add((points if R is None else points @ R.T) + np.asarray(center), _grid_faces(len(polar), len(around), True), color)
+        self.add((points if R is None else points @ R.T) + np.asarray(center), _grid_faces(len(polar), len(around), True),
+            color)
 
     def prism(self, polygon: np.ndarray, low: float, high: float, color: Vec) -> None:
         """A polygon [P, 2] that is star-shaped about its mean, extruded from z = low to high."""
         count, middle = len(polygon), np.asarray(polygon).mean(axis=0)
         rings = [np.column_stack([xy, np.full(count, z)])
-                 for xy, z in ((np.tile(middle, (count, 1)), low), (polygon, low), (polygon, high), (np.tile(middle, (count, 1)), high))]
+                 for xy, z in ((np.tile(middle, (count, 1)), low), (polygon, low), (polygon, high),
+                         (np.tile(middle, (count, 1)), high))]
         self.add(np.concatenate(rings), _grid_faces(4, count, True), color)
 
     def sheet(self, points: np.ndarray, color: Vec) -> None:

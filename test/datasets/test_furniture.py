@@ -1,0 +1,124 @@
+"""The catalogue reader on a small catalogue made here: sizes, axes, colours, splits, errors."""
+
+import io
+import zipfile
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from instseg_ros.datasets.furniture import FurnitureLibrary, furniture_source
+from instseg_ros.datasets.furniture_catalogue import KIND_CLASS, MODEL_KINDS
+from instseg_ros.datasets.obj_reader import read_obj
+from instseg_ros.datasets.procedural import MAKERS
+from instseg_ros.errors import DataError
+from instseg_ros.labels import CLASS_NAMES
+
+# A seat (a flat quad at y = 0.5) and a back (a quad at z = -1), y up, front +z, in its own units.
+OBJ = """mtllib {stem}.mtl
+v -1 0 -1
+v 1 0 -1
+v 1 0 1
+v -1 0 1
+v -1 4 -1
+v 1 4 -1
+usemtl seat
+f 1/1 4/1 3/1 2/1
+usemtl back
+f -6//1 -5//1 -1//1
+f 1 6 5
+"""
+MTL = "newmtl seat\nKd 0.2 0.4 0.6\nnewmtl back\nKd 1 1 1\nmap_Kd pattern.png\n"
+
+
+def write_catalogue(path: Path, stems: list[str], rotation: str = "") -> Path:
+    picture = io.BytesIO()
+    Image.new("RGB", (4, 4), (250, 10, 20)).save(picture, "PNG")
+    lines = []
+    with zipfile.ZipFile(path, "w") as archive:
+        for k, stem in enumerate(stems, 1):
+            lines += [f"name#{k}=Thing", f"model#{k}=/m/{stem}/{stem}.obj", f"width#{k}=50", f"depth#{k}=60", f"height#{k}=100"]
+            lines += [f"modelRotation#{k}={rotation}"] if rotation else []
+            archive.writestr(f"m/{stem}/{stem}.obj", OBJ.format(stem=stem))
+            archive.writestr(f"m/{stem}/{stem}.mtl", MTL)
+            archive.writestr(f"m/{stem}/pattern.png", picture.getvalue())
+        archive.writestr("PluginFurnitureCatalog.properties", "# list\nid=x\n" + "\n".join(lines) + "\n")
+    return path
+
+
+@pytest.fixture
+def catalogue(tmp_path: Path) -> Path:
+    return write_catalogue(tmp_path / "small.sh3f", sorted(MODEL_KINDS) + ["peterbilt"])
+
+
+def test_model_has_catalogue_size_z_up_front_plus_y(catalogue: Path) -> None:
+    model = FurnitureLibrary(catalogue).model("chair2")
+    assert np.allclose(model.size_m, (0.5, 0.6, 1.0)) and model.class_name == "chair"
+    assert np.allclose(model.vertices.min(axis=0), (-0.25, -0.3, 0.0), atol=1e-6)
+    top = model.vertices[model.vertices[:, 2] > 0.9]
+    assert np.allclose(top[:, 1], -0.3)  # the back rest stands at -y
+    assert {tuple(c) for c in model.face_colors.tolist()} == {(51, 102, 153), (250, 10, 20)}
+
+
+def test_model_rotation_is_applied(tmp_path: Path) -> None:
+    turned = write_catalogue(tmp_path / "t.sh3f", ["chair2"], "1 0 0 0 0 1 0 -1 0")
+    model = FurnitureLibrary(turned).model("chair2")
+    assert np.allclose(model.size_m, (0.5, 0.6, 1.0))
+    assert not np.allclose(model.vertices[model.vertices[:, 2] > 0.9][:, 1], -0.3)
+
+
+def test_obj_polygons_become_fans_and_indices_may_be_negative(catalogue: Path) -> None:
+    with zipfile.ZipFile(catalogue) as archive:
+        vertices, faces, colors, material = read_obj(archive, "m/chair/chair.obj")
+    assert faces.tolist() == [[0, 3, 2], [0, 2, 1], [0, 1, 5], [0, 5, 4]] and len(vertices) == 6
+    assert material.tolist() == [1, 1, 2, 2] and colors[0].tolist() == [51, 102, 153]
+
+
+def test_splits_are_apart_stratified_and_the_same_every_time(catalogue: Path) -> None:
+    library = FurnitureLibrary(catalogue)
+    assert "peterbilt" not in library.split_of and library.split_of == FurnitureLibrary(catalogue).split_of
+    count = Counter((KIND_CLASS[MODEL_KINDS[n]], s) for n, s in library.split_of.items())
+    for name in set(KIND_CLASS.values()):
+        total = sum(count[name, s] for s in ("train", "validation", "test"))
+        assert count[name, "test"] >= 1 if total >= 3 else count[name, "test"] == 0, name
+        assert count[name, "train"] >= 1 or total == 0
+    drawn: dict[str, set[str]] = {split: set() for split in ("train", "test")}
+    for split, names in drawn.items():
+        source = furniture_source(library, split)
+        rng = np.random.default_rng(0)
+        names |= {source.draw("dining_chair", rng).name for _ in range(100)} & set(MODEL_KINDS)
+    assert drawn["train"] and drawn["test"] and not drawn["train"] & drawn["test"]
+
+
+def test_every_kind_has_a_class_and_a_procedural_stand_in() -> None:
+    assert set(MODEL_KINDS.values()) <= set(KIND_CLASS) and set(KIND_CLASS) <= set(MAKERS)
+    assert set(KIND_CLASS.values()) <= set(CLASS_NAMES) | {""}
+
+
+def test_drawn_models_vary_and_the_stored_one_does_not(catalogue: Path) -> None:
+    library = FurnitureLibrary(catalogue)
+    before = library.model("sofa").vertices.copy()
+    source, rng = furniture_source(library, library.split_of["sofa"]), np.random.default_rng(0)
+    sizes = {tuple(m.size_m.round(4)) for m in (source.draw("sofa", rng) for _ in range(30)) if m.name in MODEL_KINDS}
+    assert len(sizes) > 5 and np.array_equal(before, library.model("sofa").vertices)
+
+
+@pytest.mark.parametrize("content", [None, b"not a zip"])
+def test_missing_or_damaged_catalogue_names_the_cure(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "BlendSwap-CC-0.sh3f"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataError, match="apt-get install sweethome3d-furniture.*--furniture procedural"):
+        furniture_source(str(path), "train")
+
+
+def test_catalogue_without_known_models_or_with_a_damaged_one(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="none of the models"):
+        FurnitureLibrary(write_catalogue(tmp_path / "a.sh3f", ["peterbilt"]))
+    path = tmp_path / "b.sh3f"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("PluginFurnitureCatalog.properties", "model#1=/m/sofa.obj\nwidth#1=1\nheight#1=1\ndepth#1=1\n")
+    with pytest.raises(DataError, match="sofa cannot be read"):
+        FurnitureLibrary(path).model("sofa")
