@@ -1,7 +1,14 @@
 """Messages to the package's own types and back."""
 
 __all__ = [
-    "class_name", "event_to_msg", "header", "instances_to_msg", "ns_to_time", "time_to_ns", "update_from_msg", "update_to_msg",
+    "class_name",
+    "event_to_msg",
+    "header",
+    "instances_to_msg",
+    "ns_to_time",
+    "time_to_ns",
+    "update_from_msg",
+    "update_to_msg",
 ]
 
 import array
@@ -21,8 +28,11 @@ from instseg_ros.msg import InstanceArray, InstanceEvent
 from instseg_ros.msg import MapUpdate as MapUpdateMsg
 
 _EVENT_TYPES = {
-    "born": InstanceEvent.BORN, "updated": InstanceEvent.UPDATED, "merged": InstanceEvent.MERGED,
-    "split": InstanceEvent.SPLIT, "retired": InstanceEvent.RETIRED,
+    "born": InstanceEvent.BORN,
+    "updated": InstanceEvent.UPDATED,
+    "merged": InstanceEvent.MERGED,
+    "split": InstanceEvent.SPLIT,
+    "retired": InstanceEvent.RETIRED,
 }
 
 
@@ -50,7 +60,9 @@ def update_from_msg(msg: MapUpdateMsg) -> MapUpdate:
     count = len(msg.weights)
     for name, array_, expected in (("coords", msg.coords, 3 * count), ("colors", msg.colors, 3 * count)):
         if len(array_) != expected:
-            raise InputError(f"{name} has {len(array_)} numbers, but {count} weights need {expected}: send three for each voxel")
+            raise InputError(
+                f"{name} has {len(array_)} numbers, but {count} weights need {expected}: send three for each voxel"
+            )
     if len(msg.deleted) % 3:
         raise InputError(f"deleted has {len(msg.deleted)} numbers: send three for each voxel")
     if count + len(msg.deleted) // 3 > MAX_VOXELS:
@@ -63,7 +75,10 @@ def update_from_msg(msg: MapUpdateMsg) -> MapUpdate:
         weights=np.array(msg.weights, np.float32),
         # The shortest decimal that is this float32: 0.05 and not 0.05000000074505806.
         voxel_size_m=float(str(np.float32(msg.voxel_size))),
-        frame_id=msg.header.frame_id, stamp_ns=time_to_ns(msg.header.stamp), sequence=int(msg.sequence), full=bool(msg.full),
+        frame_id=msg.header.frame_id,
+        stamp_ns=time_to_ns(msg.header.stamp),
+        sequence=int(msg.sequence),
+        full=bool(msg.full),
         deleted=np.array(msg.deleted, np.int32).reshape(-1, 3),
     )
     update.validate()
@@ -80,9 +95,14 @@ def _array(code: str, values: np.ndarray) -> array.array:
 def update_to_msg(update: MapUpdate) -> MapUpdateMsg:
     """A map update as a message."""
     return MapUpdateMsg(
-        header=header(update.stamp_ns, update.frame_id), sequence=update.sequence, full=update.full,
-        voxel_size=float(update.voxel_size_m), coords=_array("i", update.coords), colors=_array("B", update.colors),
-        weights=_array("f", update.weights), deleted=_array("i", update.deleted),
+        header=header(update.stamp_ns, update.frame_id),
+        sequence=update.sequence,
+        full=update.full,
+        voxel_size=float(update.voxel_size_m),
+        coords=_array("i", update.coords),
+        colors=_array("B", update.colors),
+        weights=_array("f", update.weights),
+        deleted=_array("i", update.deleted),
     )
 
 
@@ -96,9 +116,16 @@ def instances_to_msg(stamp_ns: int, frame_id: str, sequence: int, instances: Seq
     msg = InstanceArray(header=header(stamp_ns, frame_id), sequence=sequence)
     msg.instances = [
         InstanceMsg(
-            id=int(one.id), label=int(class_to_nyu40(np.array([one.class_index]))[0]), class_name=class_name(one.class_index),
-            score=float(one.score), voxels=int(one.voxels), center=_point(one.center_m), box_min=_point(one.box_min_m),
-            box_max=_point(one.box_max_m), first_seen=ns_to_time(one.first_seen_ns), last_changed=ns_to_time(one.last_changed_ns),
+            id=int(one.id),
+            label=int(class_to_nyu40(np.array([one.class_index]))[0]),
+            class_name=class_name(one.class_index),
+            score=float(one.score),
+            voxels=int(one.voxels),
+            center=_point(one.center_m),
+            box_min=_point(one.box_min_m),
+            box_max=_point(one.box_max_m),
+            first_seen=ns_to_time(one.first_seen_ns),
+            last_changed=ns_to_time(one.last_changed_ns),
         )
         for one in instances
     ]
@@ -112,6 +139,9 @@ def _point(position: Sequence[float]) -> Point:
 def event_to_msg(stamp_ns: int, frame_id: str, event: Any) -> InstanceEvent:
     """A `tracking.TrackEvent` as a message."""
     return InstanceEvent(
-        header=header(stamp_ns, frame_id), type=_EVENT_TYPES[event.kind], id=int(event.id), other=int(event.other or 0),
+        header=header(stamp_ns, frame_id),
+        type=_EVENT_TYPES[event.kind],
+        id=int(event.id),
+        other=int(event.other or 0),
         class_name=class_name(event.class_index),
     )

@@ -13,17 +13,25 @@ from instseg_ros.errors import InputError
 from instseg_ros.mapping.update import MAX_VOXELS
 
 _NUMPY_OF = {
-    PointField.INT8: "i1", PointField.UINT8: "u1", PointField.INT16: "i2", PointField.UINT16: "u2",
-    PointField.INT32: "i4", PointField.UINT32: "u4", PointField.FLOAT32: "f4", PointField.FLOAT64: "f8",
+    PointField.INT8: "i1",
+    PointField.UINT8: "u1",
+    PointField.INT16: "i2",
+    PointField.UINT16: "u2",
+    PointField.INT32: "i4",
+    PointField.UINT32: "u4",
+    PointField.FLOAT32: "f4",
+    PointField.FLOAT64: "f8",
 }
 _FIELD_OF = {code: datatype for datatype, code in _NUMPY_OF.items()}
 
-LABELLED_DTYPE = np.dtype({
-    "names": ["x", "y", "z", "rgb", "instance", "confidence", "label"],
-    "formats": ["<f4", "<f4", "<f4", "<u4", "<u4", "<f4", "<u2"],
-    "offsets": [0, 4, 8, 12, 16, 20, 24],
-    "itemsize": 28,
-})
+LABELLED_DTYPE = np.dtype(
+    {
+        "names": ["x", "y", "z", "rgb", "instance", "confidence", "label"],
+        "formats": ["<f4", "<f4", "<f4", "<u4", "<u4", "<f4", "<u2"],
+        "offsets": [0, 4, 8, 12, 16, 20, 24],
+        "itemsize": 28,
+    }
+)
 """A point of the published labelled cloud."""
 
 
@@ -67,13 +75,19 @@ def check_layout(msg: PointCloud2) -> CloudLayout:
         field = fields[name]
         code = _NUMPY_OF[field.datatype]
         if field.count not in (0, 1) or field.offset + int(code[1]) > msg.point_step:
-            raise InputError(f"field {name!r} (offset {field.offset}, count {field.count}) does not fit point_step {msg.point_step}")
+            raise InputError(
+                f"field {name!r} (offset {field.offset}, count {field.count}) does not fit point_step {msg.point_step}"
+            )
         key = "rgb" if name == packed else name
         formats[key] = (f"{order}u4" if key == "rgb" else (order + code if code[1] != "1" else code), field.offset)
-    dtype = np.dtype({
-        "names": list(formats), "formats": [f for f, _ in formats.values()],
-        "offsets": [o for _, o in formats.values()], "itemsize": msg.point_step,
-    })
+    dtype = np.dtype(
+        {
+            "names": list(formats),
+            "formats": [f for f, _ in formats.values()],
+            "offsets": [o for _, o in formats.values()],
+            "itemsize": msg.point_step,
+        }
+    )
     return CloudLayout(dtype, color, msg.width * msg.height)
 
 
@@ -110,13 +124,16 @@ def read_points(msg: PointCloud2, layout: CloudLayout) -> tuple[np.ndarray, np.n
     if layout.points == 0:
         return np.zeros((0, 3)), np.zeros((0, 3), np.uint8) if layout.color != "none" else None, 0
     row_step = msg.row_step if msg.height > 1 else msg.width * msg.point_step
-    records = np.ndarray((msg.height, msg.width), layout.dtype, buffer=memoryview(msg.data), strides=(row_step, msg.point_step)).reshape(-1)
+    records = np.ndarray(
+        (msg.height, msg.width), layout.dtype, buffer=memoryview(msg.data), strides=(row_step, msg.point_step)
+    ).reshape(-1)
     points = np.stack([records[name].astype(np.float64) for name in "xyz"], axis=1)
     finite = np.isfinite(points).all(axis=1)
     dropped = len(points) - int(finite.sum())
     if dropped and msg.is_dense:
         raise InputError(
-            f"{dropped} points are not finite, though is_dense is true: leave them out, or set is_dense to false to have them skipped"
+            f"{dropped} points are not finite, though is_dense is true: leave them out, or set is_dense to false to have "
+            "them skipped"
         )
     colors = None
     if layout.color == "packed":
@@ -128,7 +145,7 @@ def read_points(msg: PointCloud2, layout: CloudLayout) -> tuple[np.ndarray, np.n
 
 
 def labelled_cloud_to_msg(
-    header: Header, points_m: np.ndarray, colors: np.ndarray, labels: np.ndarray, instances: np.ndarray, confidence: np.ndarray,
+    header: Header, points_m: np.ndarray, colors: np.ndarray, labels: np.ndarray, instances: np.ndarray, confidence: np.ndarray
 ) -> PointCloud2:
     """A labelled cloud as a message.
 

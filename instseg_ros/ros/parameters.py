@@ -1,0 +1,94 @@
+"""ROS parameters from the settings dataclasses."""
+
+__all__ = ["ConfigParameters", "declare_config"]
+
+import difflib
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar
+
+from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescriptor, SetParametersResult
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+
+from instseg_ros.config import Setting, flatten, from_mapping, settings_of
+from instseg_ros.errors import ConfigError
+
+T = TypeVar("T")
+_OF_ROS = ("use_sim_time", "start_type_description_service")
+
+
+class ConfigParameters(Generic[T]):
+    """A config object whose settings are parameters of a node; made by `declare_config`.
+
+    `config` is replaced when a parameter is set; `on_change` is called with the new config and the names that changed.
+    """
+
+    def __init__(self, node: Node, config: T, on_change: Callable[[T, list[str]], None]) -> None:
+        self.config = config
+        self._node = node
+        self._names = {s.name for s in settings_of(type(config))}
+        self._on_change = on_change
+        node.add_on_set_parameters_callback(self._check)
+        node.add_post_set_parameters_callback(self._take_over)
+
+    def _changes(self, parameters: Sequence[Parameter]) -> dict[str, Any]:
+        return {p.name: _plain(p.value) for p in parameters if p.name in self._names}
+
+    def _check(self, parameters: Sequence[Parameter]) -> SetParametersResult:
+        try:
+            from_mapping(type(self.config), self._changes(parameters), self.config)
+        except ConfigError as error:
+            return SetParametersResult(successful=False, reason=str(error))
+        return SetParametersResult(successful=True)
+
+    def _take_over(self, parameters: Sequence[Parameter]) -> None:
+        before = flatten(self.config)
+        config = from_mapping(type(self.config), self._changes(parameters), self.config)
+        changed = [name for name, value in flatten(config).items() if value != before[name]]
+        if changed:
+            self.config = config
+            self._on_change(config, changed)
+
+
+def declare_config(node: Node, cls: type[T], on_change: Callable[[T, list[str]], None]) -> ConfigParameters[T]:
+    """Declare every setting of a config class as a parameter, with description and range; fixed ones are read-only.
+
+    Raises:
+        ConfigError: a parameter given at start is unknown or its value is refused; the text says what is allowed.
+    """
+    overrides = {name: _plain(parameter.value) for name, parameter in node._parameter_overrides.items()}
+    known = settings_of(cls)
+    _refuse_unknown(overrides, [s.name for s in known])
+    given = {s.name: overrides[s.name] for s in known if s.name in overrides}
+    config = from_mapping(cls, given)
+    values = flatten(config)
+    for s in known:
+        # The checked value, so that `period:=1` is as good as `period:=1.0`.
+        value = list(values[s.name]) if s.kind is tuple else values[s.name]
+        node.declare_parameter(s.name, value, _descriptor(s), ignore_override=True)
+    return ConfigParameters(node, config, on_change)
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if hasattr(value, "typecode") else value
+
+
+def _refuse_unknown(overrides: dict[str, Any], known: list[str]) -> None:
+    unknown = [n for n in overrides if n not in known and n not in _OF_ROS and not n.startswith("qos_overrides.")]
+    if not unknown:
+        return
+    near = [close for name in unknown for close in difflib.get_close_matches(name, known, n=2)]
+    hint = f" Did you mean {' or '.join(near)}?" if near else ""
+    raise ConfigError(f"unknown parameter {', '.join(sorted(unknown))}.{hint} Allowed are {', '.join(known)}")
+
+
+def _descriptor(s: Setting) -> ParameterDescriptor:
+    descriptor = ParameterDescriptor(description=s.doc, read_only=s.fixed)
+    if s.choices:
+        descriptor.additional_constraints = "one of " + ", ".join(map(repr, s.choices))
+    if s.ge is not None and s.le is not None:
+        if s.kind is float:
+            descriptor.floating_point_range = [FloatingPointRange(from_value=float(s.ge), to_value=float(s.le), step=0.0)]
+        elif s.kind is int:
+            descriptor.integer_range = [IntegerRange(from_value=int(s.ge), to_value=int(s.le), step=1)]
+    return descriptor

@@ -1,0 +1,120 @@
+"""Saving the labelled map, inside one folder only."""
+
+__all__ = ["confined_path", "default_save_dir", "save_labelled_map"]
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from instseg_ros.errors import InputError
+from instseg_ros.labels import CLASS_NAMES, class_to_nyu40, instance_color
+
+SUFFIXES = (".npz", ".ply")
+
+
+def default_save_dir() -> Path:
+    """Where maps go if nothing is set: `instseg_ros` in ROS_HOME."""
+    return Path(os.environ.get("ROS_HOME", "~/.ros")).expanduser() / "instseg_ros"
+
+
+def confined_path(save_dir: Path | str, path: str) -> Path:
+    """The file to write, which lies in `save_dir` whatever `path` says.
+
+    Raises:
+        InputError: it would lie elsewhere, or is neither .npz nor .ply.
+    """
+    root = Path(save_dir).expanduser().resolve()
+    target = (root / path).resolve()  # symbolic links are followed before the comparison
+    if not path or target == root or not target.is_relative_to(root):
+        raise InputError(
+            f"{path!r} is not inside save_dir ({root}): give a relative path, or start the node with another save_dir"
+        )
+    if target.suffix not in SUFFIXES:
+        raise InputError(f"{path!r} must end in {' or '.join(SUFFIXES)}")
+    return target
+
+
+def save_labelled_map(
+    path: Path, cloud: Any, instances: list[Any], coords: np.ndarray, voxel_size_m: float, frame_id: str, stamp_ns: int
+) -> None:
+    """Write a labelled map; the file appears whole or not at all.
+
+    Args:
+        path: .npz (arrays and, as JSON, the instances) or .ply (points coloured by instance, with label and instance).
+        cloud: `segmenter.LabelledCloud` of N voxels.
+        instances: `tracking.Instance` records.
+        coords: [N, 3] int32 voxel indices in the cloud's order.
+        voxel_size_m, frame_id, stamp_ns: of the map.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.part")
+    try:
+        with partial.open("wb") as file:
+            if path.suffix == ".npz":
+                _write_npz(file, cloud, instances, coords, voxel_size_m, frame_id, stamp_ns)
+            else:
+                _write_ply(file, cloud, frame_id)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _write_npz(
+    file: Any, cloud: Any, instances: list[Any], coords: np.ndarray, voxel_size_m: float, frame_id: str, stamp_ns: int
+) -> None:
+    records = [
+        {
+            "id": int(one.id),
+            "class_index": int(one.class_index),
+            "score": float(one.score),
+            "voxels": int(one.voxels),
+            "class": CLASS_NAMES[one.class_index] if one.class_index < len(CLASS_NAMES) else "unlabelled",
+            "box_min_m": [float(v) for v in one.box_min_m],
+            "box_max_m": [float(v) for v in one.box_max_m],
+            "first_seen_ns": int(one.first_seen_ns),
+            "last_changed_ns": int(one.last_changed_ns),
+        }
+        for one in instances
+    ]
+    np.savez_compressed(
+        file,
+        coords=coords,
+        colors=cloud.colors,
+        class_index=cloud.class_index,
+        instance=cloud.instance,
+        confidence=cloud.confidence,
+        voxel_size_m=voxel_size_m,
+        frame_id=frame_id,
+        stamp_ns=stamp_ns,
+        instances=json.dumps(records),
+    )
+
+
+def _write_ply(file: Any, cloud: Any, frame_id: str) -> None:
+    fields = [
+        ("x", "<f4", "float"),
+        ("y", "<f4", "float"),
+        ("z", "<f4", "float"),
+        ("red", "u1", "uchar"),
+        ("green", "u1", "uchar"),
+        ("blue", "u1", "uchar"),
+        ("label", "<u2", "ushort"),
+        ("instance", "<u4", "uint"),
+        ("confidence", "<f4", "float"),
+    ]
+    vertices = np.zeros(len(cloud.points_m), [(name, code) for name, code, _ in fields])
+    shown = instance_color(cloud.instance) if len(vertices) else np.zeros((0, 3), np.uint8)
+    for axis, (position, channel) in enumerate(zip("xyz", ("red", "green", "blue"), strict=True)):
+        vertices[position], vertices[channel] = cloud.points_m[:, axis], shown[:, axis]
+    vertices["label"], vertices["instance"], vertices["confidence"] = (
+        class_to_nyu40(cloud.class_index),
+        cloud.instance,
+        cloud.confidence,
+    )
+    lines = ["ply", "format binary_little_endian 1.0", f"comment frame {frame_id}", f"element vertex {len(vertices)}"]
+    lines += [f"property {kind} {name}" for name, _, kind in fields] + ["end_header"]
+    file.write(("\n".join(lines) + "\n").encode())
+    file.write(vertices.tobytes())

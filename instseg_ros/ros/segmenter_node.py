@@ -1,0 +1,287 @@
+"""The segmenter node: map updates in, labelled clouds, markers, instances and events out."""
+
+__all__ = ["SegmenterNode", "main"]
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.clock import JumpThreshold, TimeJump
+from rclpy.duration import Duration
+from rclpy.node import Node
+from sensor_msgs.msg import PointCloud2
+from std_srvs.srv import SetBool, Trigger
+
+from instseg_ros.config import SegmenterNodeConfig
+from instseg_ros.errors import InputError
+from instseg_ros.models.network import InstanceNet
+from instseg_ros.msg import MapUpdate
+from instseg_ros.ros import qos
+from instseg_ros.ros.conversions import time_to_ns, update_from_msg
+from instseg_ros.ros.diagnostics import Monitor, status
+from instseg_ros.ros.full_request import FullMapRequester
+from instseg_ros.ros.inputs import Arrival, SequenceWatch, UpdateQueue
+from instseg_ros.ros.parameters import declare_config
+from instseg_ros.ros.pointcloud import check_layout
+from instseg_ros.ros.run import run_node
+from instseg_ros.ros.saving import confined_path, default_save_dir, save_labelled_map
+from instseg_ros.ros.segmenter_worker import SegmenterWorker
+from instseg_ros.segmenter import Segmenter
+from instseg_ros.srv import SaveMap
+
+
+class SegmenterNode(Node):
+    """Checks and queues what arrives; everything else is the worker's.
+
+    Args:
+        net: a network to use instead of the weights the parameters name.
+        **node_arguments: handed on to `rclpy.node.Node`.
+
+    Raises:
+        ConfigError: a parameter is unknown or refused.
+        WeightsError: the weights cannot be used.
+    """
+
+    def __init__(self, net: InstanceNet | None = None, **node_arguments: Any) -> None:
+        super().__init__("segmenter", **node_arguments)
+        self.monitor = Monitor()
+        self.parameters = declare_config(self, SegmenterNodeConfig, self._on_parameters)
+        config = self.parameters.config
+        self.queue = UpdateQueue(config.input.max_waiting_voxels)
+        self.watch = SequenceWatch()
+        self.segmenter = Segmenter(config, net)
+        self._voxel_size_m = config.voxel_size_m
+        self.worker = SegmenterWorker(
+            self, self.segmenter, self.queue, self.monitor, lambda: self.parameters.config, self.watch.lost_one
+        )
+        self._save_dir = Path(config.save_dir).expanduser() if config.save_dir else default_save_dir()
+        self._last_stamp_ns = 0
+        self._stamp_reset_ns: int | None = None
+        self._warned_grey = False
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._offer_services()
+        self._requester = FullMapRequester(
+            self,
+            self.monitor,
+            lambda: self.parameters.config.input.request_period_s,
+            lambda: not self.watch.complete and not self.worker.paused,
+        )
+        self.create_timer(0.1, self._requester.poll)
+        self.create_timer(config.output.diagnostics_period_s, self._publish_diagnostics)
+        backward = JumpThreshold(
+            min_forward=None,
+            min_backward=Duration(nanoseconds=-max(1, int(config.input.max_backward_s * 1e9))),
+            on_clock_change=False,
+        )
+        self._jump_handle = self.get_clock().create_jump_callback(backward, post_callback=self._on_clock_jump)
+        self._subscribe()
+        self.worker.start()
+        self.get_logger().info(
+            f"waiting for map updates on {self.resolve_topic_name('map_updates')} and clouds ({config.input.points_mode}) on "
+            f"{self.resolve_topic_name('map_points')}, voxels of {config.voxel_size_m:g} m"
+        )
+
+    def close(self) -> None:
+        """Stop the worker; call before `destroy_node`."""
+        if not self.worker.stop():
+            self.get_logger().warning("the worker did not end in time and is left behind")
+
+    def _subscribe(self) -> None:
+        self.create_subscription(
+            MapUpdate, "map_updates", self._on_update, qos.DELTAS, **qos.subscription_options(self, "map_updates")
+        )
+        self.create_subscription(
+            PointCloud2, "map_points", self._on_points, qos.CLOUDS, **qos.subscription_options(self, "map_points")
+        )
+
+    def _offer_services(self) -> None:
+        self.create_service(Trigger, "~/reset", self._reset)
+        self.create_service(Trigger, "~/resegment_all", self._resegment_all)
+        self.create_service(SetBool, "~/pause", self._pause)
+        self.create_service(SaveMap, "~/save_map", self._save_map)
+
+    # Inputs.
+
+    def _on_update(self, msg: MapUpdate) -> None:
+        self.monitor.tick("updates_in")
+        self.monitor.count("updates_received")
+        try:
+            update = update_from_msg(msg)
+            self._check_map(update.frame_id, update.voxel_size_m)
+        except InputError as error:
+            self._refuse("map_updates", error)
+            return
+        self._check_time(update.stamp_ns)
+        arrival = self.watch.check(update.sequence, update.stamp_ns, update.full)
+        if arrival is Arrival.STALE:
+            self.monitor.count("dropped_duplicate_or_late")
+            return
+        if arrival is not Arrival.IN_ORDER:
+            self.monitor.count("sequence_gaps" if arrival is Arrival.GAP else "publisher_restarts")
+            what = "map updates were lost before" if arrival is Arrival.GAP else "the publisher of map updates began anew at"
+            ask = "it brings the whole map" if update.full else "asking for the whole map"
+            self.get_logger().warning(f"{what} sequence {update.sequence}: {ask}")
+        self._enqueue(update, len(update) + len(update.deleted), update.full)
+
+    def _on_points(self, msg: PointCloud2) -> None:
+        self.monitor.tick("clouds_in")
+        self.monitor.count("clouds_received")
+        try:
+            layout = check_layout(msg)
+            self._check_map(msg.header.frame_id, self._voxel_size_m)
+        except InputError as error:
+            self._refuse("map_points", error)
+            return
+        self._check_time(time_to_ns(msg.header.stamp))
+        if layout.color == "none" and not self._warned_grey:
+            self._warned_grey = True
+            self.get_logger().warning(
+                "the clouds on map_points have no colour (rgb, or r, g and b): grey is used, and the network loses accuracy"
+            )
+        self._enqueue(msg, layout.points, self.parameters.config.input.points_mode == "full")
+
+    def _enqueue(self, content: Any, voxels: int, full: bool) -> None:
+        self.queue.max_voxels = self.parameters.config.input.max_waiting_voxels
+        if not self.queue.put(content, voxels, time.monotonic_ns(), full):
+            self.watch.lost_one()
+            self.monitor.error("queue full")
+            self.get_logger().warning(
+                f"dropped an update of {voxels} voxels: {self.queue.voxels} already wait for the segmenter and "
+                f"input.max_waiting_voxels is {self.queue.max_voxels}; the whole map will be asked for. Raise it, or publish less often",
+                throttle_duration_sec=5.0,
+            )
+
+    def _check_map(self, frame_id: str, voxel_size_m: float) -> None:
+        wanted = self.parameters.config.input.frame
+        if wanted and frame_id != wanted:
+            raise InputError(
+                f"it is in frame {frame_id!r}, parameter input.frame demands {wanted!r}: change the mapper's frame or the parameter"
+            )
+        frame = self.worker.frame_id or self.queue.frame()
+        if frame and frame_id != frame:
+            raise InputError(
+                f"it is in frame {frame_id!r}, the map in {frame!r}: publish in one fixed frame, or call ~/reset to begin a new map"
+            )
+        if abs(voxel_size_m - self._voxel_size_m) > 1e-4 * self._voxel_size_m:
+            raise InputError(
+                f"its voxels are {voxel_size_m:g} m, this node's {self._voxel_size_m:g} m: set the mapper's voxel size to "
+                "voxel_size_m (which must be what the weights were trained for)"
+            )
+
+    def _refuse(self, topic: str, error: InputError) -> None:
+        self.monitor.count("refused")
+        self.monitor.error(str(error))
+        self.get_logger().error(
+            f"refused a message on {self.resolve_topic_name(topic)}, the map stays as it was: {error}",
+            throttle_duration_sec=1.0,
+        )
+
+    # Time.
+
+    def _check_time(self, stamp_ns: int) -> None:
+        if stamp_ns < self._last_stamp_ns - int(self.parameters.config.input.max_backward_s * 1e9):
+            back_s = (self._last_stamp_ns - stamp_ns) / 1e9
+            self._stamp_reset_ns = time.monotonic_ns()
+            self._restart(f"stamps jumped back by {back_s:.1f} s")
+        self._last_stamp_ns = max(stamp_ns, self._last_stamp_ns)
+
+    def _on_clock_jump(self, jump: TimeJump) -> None:
+        recent = self._stamp_reset_ns is not None and time.monotonic_ns() - self._stamp_reset_ns < 5_000_000_000
+        if not recent:  # else the messages were faster than the clock, and the new map has begun already
+            self._restart(f"the clock jumped back by {-jump.delta.nanoseconds / 1e9:.1f} s")
+
+    def _restart(self, why: str) -> None:
+        self.get_logger().warning(f"{why}: the map is reset")
+        self.monitor.count("resets_by_time")
+        self._last_stamp_ns = 0
+        self.watch.reset()
+        self.queue.put_reset()
+
+    # Services.
+
+    def _reset(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        response.success = self.worker.reset()
+        if response.success:
+            self.watch.reset()
+            self._last_stamp_ns = 0
+        response.message = "the map is empty" if response.success else "the segmenter is busy; try again"
+        return response
+
+    def _resegment_all(self, _request: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        self.worker.resegment()
+        response.success = True
+        response.message = f"{self.worker.voxels} voxels are segmented again before the next update"
+        return response
+
+    def _pause(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        self.worker.pause(request.data)
+        response.success = True
+        response.message = "paused: updates are kept, not segmented" if request.data else "running"
+        return response
+
+    def _save_map(self, request: SaveMap.Request, response: SaveMap.Response) -> SaveMap.Response:
+        try:
+            path = confined_path(self._save_dir, request.path)
+            taken = self.worker.snapshot()
+            if taken is None:
+                response.message = "the segmenter is busy; try again"
+                return response
+            cloud, instances, coords, frame_id, stamp_ns = taken
+            save_labelled_map(path, cloud, instances, coords, self._voxel_size_m, frame_id, stamp_ns)
+        except (InputError, OSError) as error:
+            response.message = str(error)
+            return response
+        response.success, response.message = True, str(path)
+        response.voxels, response.instances = len(coords), len(instances)
+        return response
+
+    # Parameters and diagnostics.
+
+    def _on_parameters(self, config: SegmenterNodeConfig, changed: list[str]) -> None:
+        self.worker.apply_settings(changed)
+        if "output.colors" in changed:
+            self.worker.repaint()
+        pipeline = any(name.startswith(("grouping.", "tracking.")) for name in changed)
+        hint = "; call ~/resegment_all to apply it to the whole map" if pipeline else ""
+        self.get_logger().info(f"{', '.join(changed)} set, in effect from the next update on{hint}")
+
+    def _publish_diagnostics(self) -> None:
+        problems = []
+        if not self.watch.complete:
+            problems.append("updates are missing, the whole map has been asked for")
+        if self.worker.paused:
+            problems.append("paused")
+        level, message = (
+            ("warn", "; ".join(problems)) if problems else ("ok", "running" if self.worker.voxels else "no map yet")
+        )
+        if self.monitor.recent_error():
+            level, message = "error", self.monitor.last_error
+        values = {
+            "voxels": self.worker.voxels,
+            "instances": self.worker.instances,
+            "frame": self.worker.frame_id,
+            "map_complete": self.watch.complete,
+            "paused": self.worker.paused,
+            "queue_updates": len(self.queue),
+            "queue_voxels": self.queue.voxels,
+            **{k: str(v) for k, v in sorted(self.queue.counts.items())},
+            **self.monitor.totals(),
+            **self.monitor.rates(),
+            **self.monitor.times(),
+            "last_error": self.monitor.last_error,
+        }
+        array = DiagnosticArray(status=[status(f"{self.get_fully_qualified_name()[1:]}: segmentation", level, message, values)])
+        array.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(array)
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the segmenter node until it is told to stop."""
+    return run_node(SegmenterNode, args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
