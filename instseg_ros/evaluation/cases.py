@@ -15,6 +15,7 @@ from instseg_ros.errors import DataError
 from instseg_ros.evaluation.ground_truth import GroundTruth
 from instseg_ros.mapping.fusion import TsdfFusion
 from instseg_ros.mapping.update import MapUpdate
+from instseg_ros.online import fused_updates
 
 FRAME_ID = "map"
 _FORMAT = 1
@@ -52,16 +53,8 @@ def build_case(
         DataError: the frames leave an empty map.
     """
     fusion = TsdfFusion(config)
-    updates: list[MapUpdate] = []
-    stamp_ns, pending = 0, 0
-    for frame in frames:
-        fusion.integrate(frame.depth_m, frame.color, frame.K, frame.T_world_camera)
-        stamp_ns, pending = frame.stamp_ns, pending + 1
-        if pending == frames_per_update:
-            updates.append(fusion.take_update(stamp_ns, FRAME_ID))
-            pending = 0
-    if pending:
-        updates.append(fusion.take_update(stamp_ns, FRAME_ID))
+    updates = [step.update for step in fused_updates(fusion, frames, frames_per_update, FRAME_ID)]
+    stamp_ns = updates[-1].stamp_ns if updates else 0
     final = replace(fusion.take_update(stamp_ns, FRAME_ID, full=True), sequence=0)
     if not len(final):
         raise DataError(f"{name}: the frames leave no voxel in the map; check that depth is in metres and the poses are T_world_camera")

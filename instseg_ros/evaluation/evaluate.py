@@ -2,10 +2,9 @@
 
 __all__ = ["CaseResult", "Outcome", "evaluate_case", "run_offline", "run_online", "summarise"]
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -15,9 +14,10 @@ from instseg_ros.evaluation.id_switches import IdConsistency
 from instseg_ros.evaluation.instances import ApResult, Predictions, Scan, average_precision
 from instseg_ros.evaluation.semantics import SemanticResult, confusion_matrix, semantic_result
 from instseg_ros.labels import CLASS_NAMES
-
-if TYPE_CHECKING:
-    from instseg_ros.segmenter import LabelledCloud, Segmenter
+from instseg_ros.mapping.update import MapUpdate
+from instseg_ros.online import OnlineRun, run_updates
+from instseg_ros.segmenter import LabelledCloud, SegmentationResult, Segmenter
+from instseg_ros.tracking import Instance
 
 
 @dataclass(frozen=True)
@@ -28,12 +28,21 @@ class Outcome:
     """Ground truth and predictions over the voxels of the final map."""
     confusion: np.ndarray
     """[20, 21] of the published classes, see `confusion_matrix`."""
-    seconds: float
-    """Time in the segmenter."""
-    update_ms: list[float]
+    run: OnlineRun
+    """Times and sizes of its updates."""
     consistency: IdConsistency
-    cloud: "LabelledCloud"
+    cloud: LabelledCloud
     """The final map as published, voxels in the order of `scan`."""
+
+    @property
+    def update_ms(self) -> list[float]:
+        """Time in the segmenter per update."""
+        return [record.segment_ms for record in self.run.records]
+
+    @property
+    def seconds(self) -> float:
+        """Time in the segmenter, all updates together."""
+        return sum(self.update_ms) / 1e3
 
 
 @dataclass(frozen=True)
@@ -44,39 +53,39 @@ class CaseResult:
     outcomes: dict[str, Outcome] = field(default_factory=dict)
 
 
-def run_offline(segmenter: "Segmenter", case: Case) -> Outcome:
+def run_offline(segmenter: Segmenter, case: Case) -> Outcome:
     """The final map as one full update to a segmenter that knows nothing yet."""
     return _run(segmenter, case, [case.final])
 
 
-def run_online(segmenter: "Segmenter", case: Case) -> Outcome:
+def run_online(segmenter: Segmenter, case: Case) -> Outcome:
     """The map as it grew, update by update; what counts is the result after the last one."""
     return _run(segmenter, case, case.updates)
 
 
-def _run(segmenter: "Segmenter", case: Case, updates: Sequence[Any]) -> Outcome:
+def _run(segmenter: Segmenter, case: Case, updates: Sequence[MapUpdate]) -> Outcome:
     segmenter.reset()
-    consistency, update_ms, instances = IdConsistency(), [], []
-    for update in updates:
-        start = time.perf_counter()
-        instances = segmenter.process(update).instances
-        update_ms.append((time.perf_counter() - start) * 1e3)
-        _, gt_instance = _truth_of_map(segmenter, case.truth)
-        cloud = segmenter.cloud()
-        consistency.add(gt_instance, cloud.instance)
+    consistency = IdConsistency()
+    instances: list[Instance] = []
+
+    def observe(result: SegmentationResult, _: MapUpdate) -> None:
+        instances[:] = result.instances
+        consistency.add(_truth_of_map(segmenter, case.truth)[1], segmenter.cloud().instance)
+
+    run = run_updates(segmenter, updates, observe)
     class_index, gt_instance = _truth_of_map(segmenter, case.truth)
-    ids, classes, scores = ([getattr(i, name) for i in instances] for name in ("id", "class_index", "score"))
-    predictions = Predictions.from_map(cloud.instance, np.array(ids, np.int64), np.array(classes), np.array(scores))
-    scan = Scan(class_index, gt_instance, predictions)
-    confusion = confusion_matrix(class_index, cloud.class_index)
-    return Outcome(scan, confusion, sum(update_ms) / 1e3, update_ms, consistency, cloud)
+    cloud = segmenter.cloud()
+    ids = np.array([i.id for i in instances], np.int64)
+    classes, scores = np.array([i.class_index for i in instances], np.uint8), np.array([i.score for i in instances], np.float64)
+    scan = Scan(class_index, gt_instance, Predictions.from_map(cloud.instance, ids, classes, scores))
+    return Outcome(scan, confusion_matrix(class_index, cloud.class_index), run, consistency, cloud)
 
 
-def _truth_of_map(segmenter: "Segmenter", truth: GroundTruth) -> tuple[np.ndarray, np.ndarray]:
+def _truth_of_map(segmenter: Segmenter, truth: GroundTruth) -> tuple[np.ndarray, np.ndarray]:
     return truth.lookup(segmenter.map.coords[segmenter.map.live_slots()])
 
 
-def evaluate_case(segmenter: "Segmenter", case: Case, modes: Sequence[str] = ("offline", "online")) -> CaseResult:
+def evaluate_case(segmenter: Segmenter, case: Case, modes: Sequence[str] = ("offline", "online")) -> CaseResult:
     """Run a case in the modes asked for ("offline", "online")."""
     runs: dict[str, Callable[..., Outcome]] = {"offline": run_offline, "online": run_online}
     return CaseResult(case.name, {mode: runs[mode](segmenter, case) for mode in modes})

@@ -4,7 +4,7 @@ __all__ = ["ORACLES", "GroundTruth", "OracleGrouper", "OracleRunner", "install_o
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from instseg_ros.grouping.segmentation import PredictionLike, Segment, Segmentat
 from instseg_ros.labels import BACKGROUND, IGNORE, NUM_CLASSES
 from instseg_ros.mapping.update import coord_keys, voxel_centers
 from instseg_ros.mapping.voxel_map import MapDelta, VoxelMap
-from instseg_ros.sparse.runner import FullPassRunner, Prediction
+from instseg_ros.sparse.runner import Prediction
 
 if TYPE_CHECKING:
     from instseg_ros.segmenter import Segmenter
@@ -76,6 +76,15 @@ def instance_codes(instance: np.ndarray, width: int) -> np.ndarray:
     return (_CODE_STEP * digits).astype(np.float32)
 
 
+class Runner(Protocol):
+    """What a runner does for a segmenter."""
+
+    @property
+    def prediction(self) -> Prediction: ...
+    def refresh(self, voxels: VoxelMap, delta: MapDelta, /) -> np.ndarray: ...
+    def reset(self) -> None: ...
+
+
 class OracleRunner:
     """A runner whose outputs are replaced by ground truth wherever there is some.
 
@@ -85,14 +94,14 @@ class OracleRunner:
         parts: among "semantic", "offset", "embedding".
     """
 
-    def __init__(self, inner: FullPassRunner, truth: GroundTruth, parts: Collection[str]) -> None:
+    def __init__(self, inner: Runner, truth: GroundTruth, parts: Collection[str]) -> None:
         self.inner = inner
         self.truth = truth
         self.parts = frozenset(parts)
         self.prediction: Prediction = inner.prediction
 
-    def refresh(self, voxels: VoxelMap, delta: MapDelta | None = None) -> np.ndarray:
-        """As `FullPassRunner.refresh`."""
+    def refresh(self, voxels: VoxelMap, delta: MapDelta) -> np.ndarray:
+        """As the inner runner's."""
         changed = self.inner.refresh(voxels, delta)
         found = self.inner.prediction
         semantic, embedding, offset = found.semantic.copy(), found.embedding.copy(), found.offset.copy()
@@ -110,7 +119,7 @@ class OracleRunner:
         return changed
 
     def reset(self) -> None:
-        """As `FullPassRunner.reset`."""
+        """As the inner runner's."""
         self.inner.reset()
         self.prediction = self.inner.prediction
 

@@ -1,0 +1,8 @@
+"""The benchmarks of `instseg bench`, one module each with a docstring (the help), `add_arguments(parser)` and `run(args)`."""
+
+__all__ = ["BENCHMARKS"]
+
+BENCHMARKS = {
+    "online": "time per update and stage over the sequence of a single room",
+}
+"""Name and summary; the module has the name of the benchmark and is imported only when it runs."""

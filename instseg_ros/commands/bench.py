@@ -1,0 +1,31 @@
+"""Run one of the benchmarks behind the figures of the README."""
+
+__all__ = ["add_arguments", "run"]
+
+import argparse
+import importlib
+from pathlib import Path
+
+from instseg_ros.benchmarks import BENCHMARKS
+from instseg_ros.report import write_report
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the command: a subcommand per benchmark."""
+    subparsers = parser.add_subparsers(dest="benchmark", required=True, metavar="NAME")
+    for name, summary in BENCHMARKS.items():
+        module = importlib.import_module(f"instseg_ros.benchmarks.{name}")
+        sub = subparsers.add_parser(name, help=summary, description=module.__doc__)
+        sub.add_argument("--json", type=Path, help="write figures and rows to this file")
+        module.add_arguments(sub)
+        sub.set_defaults(run_benchmark=module.run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the benchmark, print its figures, write the report."""
+    figures, rows = args.run_benchmark(args)
+    print("\n".join(f"{name:<36}{format(value, '.4g') if isinstance(value, float) else value}" for name, value in figures.items()))
+    if args.json:
+        write_report(args.json, figures, rows)
+        print(f"written: {args.json}")
+    return 0
