@@ -1,0 +1,46 @@
+# make setup | build | test | lint | demo | clean      (README.md says what each needs)
+PYTHON ?= python3
+export PYTHON TORCH TORCH_INDEX
+SHELL := /bin/bash
+
+VENV := .venv
+MESSAGES := $(wildcard msg/*.msg srv/*.srv)
+INSTALLED := $(shell find instseg_ros launch config scripts/bin -type f ! -name '*.pyc' ! -name '*.so' 2>/dev/null)
+RUN := . scripts/env.sh &&
+
+.PHONY: all setup build lint test demo clean
+all: build
+
+setup: $(VENV)/.done-ros
+
+$(VENV)/.done-venv:
+	scripts/setup.sh venv
+	@touch $@
+$(VENV)/.done-package: $(VENV)/.done-venv setup.py pyproject.toml instseg_ros/sparse/kernels.cpp
+	scripts/setup.sh package
+	@touch $@
+$(VENV)/.done-ros: $(VENV)/.done-package scripts/ros-jazzy-wheels.txt scripts/mend_ros_wheels.py
+	scripts/setup.sh ros
+	@touch $@
+
+build: $(VENV)/.done-build
+$(VENV)/.done-build: $(VENV)/.done-ros CMakeLists.txt package.xml scripts/build.sh $(MESSAGES) $(INSTALLED)
+	scripts/build.sh
+	@touch $@
+
+lint: $(VENV)/.done-ros
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/mypy
+
+# pytest's closing line is the last thing printed.
+test: build lint
+	@if [ "$$(cat .ros/mode)" = none ]; then echo "[instseg] no ROS 2 on this machine: tests that need it are skipped"; fi
+	@$(RUN) python -m pytest $(PYTEST_ARGS)
+
+demo: build
+	@$(RUN) instseg demo $(DEMO_ARGS)
+
+clean:
+	rm -rf $(VENV) .ros build install log *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -f instseg_ros/sparse/_kernels*.so
+	find instseg_ros test -name __pycache__ -type d -prune -exec rm -rf {} +

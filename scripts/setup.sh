@@ -1,0 +1,106 @@
+#!/bin/sh
+# Makes everything that `make build`, `make test` and `make demo` need: .venv with the package, and ROS 2 Jazzy from
+# wheels unless one is sourced. Called by the Makefile:  setup.sh venv | package | ros
+set -eu
+. "$(dirname "$0")/lib.sh"
+: "${PYTHON:=python3}"
+
+make_venv() {
+    command -v "$PYTHON" >/dev/null 2>&1 || fail "$PYTHON is not there: install Python 3.10 or newer, or name one: make PYTHON=python3.12"
+    "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+        || fail "$("$PYTHON" --version) is too old: Python 3.10 or newer is needed (make PYTHON=python3.12)"
+    version=$("$PYTHON" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+    if ! "$PYTHON" -c 'import ensurepip, venv' >/dev/null 2>&1; then
+        apt_install python3-venv || apt_install "python$version-venv" || fail "Python's venv module is incomplete (no ensurepip).
+    On Debian and Ubuntu: sudo apt-get install python3-venv python3-dev"
+    fi
+    case $(ros_mode) in sourced) set -- --system-site-packages ;; *) set -- ;; esac  # a sourced ROS uses the system's packages
+    rm -rf "$venv"
+    "$PYTHON" -m venv "$@" "$venv"
+    say "environment $venv with $("$vpython" --version)"
+}
+
+install_package() {
+    # Before anything that depends on it, so that no resolver goes for another (CUDA) build.
+    torch=${TORCH:-torch==2.13.0}
+    if "$vpython" -c 'import torch' >/dev/null 2>&1; then
+        say "torch is there already"
+    elif [ -n "${TORCH_INDEX:-}" ]; then
+        say "installing $torch from $TORCH_INDEX"
+        pip_install --index-url "$TORCH_INDEX" "$torch"
+    else
+        command -v nvidia-smi >/dev/null 2>&1 \
+            || say "no NVIDIA GPU seen; if the download below is several GB, stop it and set TORCH_INDEX to PyTorch's CPU wheel index (README)"
+        say "installing $torch"
+        pip_install "$torch"
+    fi
+    pip_install 'setuptools>=64,<80' wheel
+    set --
+    if [ "$(ros_mode)" = sourced ]; then
+        # The messages of a sourced ROS 2 are compiled against the system's numpy; a numpy of another major version breaks them.
+        major=$("$PYTHON" -c 'import numpy; print(numpy.__version__.split(".")[0])' 2>/dev/null || echo)
+        [ "$major" != 1 ] || set -- 'numpy<2'
+        pip_install 'empy<4' lark catkin-pkg
+    fi
+    say "installing instseg_ros with its dependencies, compiling its kernels"
+    cd "$root"
+    pip_install --no-build-isolation -e '.[dev]' "$@"
+    "$vpython" -c 'import open3d' >/dev/null 2>&1 || apt_install libgl1 libgomp1 libx11-6 || true
+    "$vpython" -c 'import open3d' >/dev/null 2>&1 \
+        || fail "open3d does not import: $("$vpython" -c 'import open3d' 2>&1 | tail -n 1)
+    On Debian and Ubuntu: sudo apt-get install libgl1 libgomp1 libx11-6"
+}
+
+install_ros() {
+    mkdir -p "$state"
+    mode=$(ros_mode)
+    case $mode in
+        sourced) say "ROS 2 ${ROS_DISTRO:-} is sourced: nothing of it is installed" ;;
+        wheels)
+            say "installing ROS 2 Jazzy from wheels"
+            if ! pip_install -r "$root/scripts/ros-jazzy-wheels.txt"; then
+                say "the ROS 2 wheels could not be installed; going on without ROS 2"
+                mode=none
+            elif ! python_headers; then
+                say "Python.h is missing, so the messages cannot be built (sudo apt-get install python3-dev); going on without ROS 2"
+                mode=none
+            else
+                "$vpython" "$root/scripts/mend_ros_wheels.py" "$(cat "$state/python_include")"
+            fi ;;
+        none) say "no ROS 2 is sourced and there are no ROS 2 wheels for $("$vpython" --version) on $(uname -m); going on without ROS 2" ;;
+    esac
+    echo "$mode" >"$state/mode"
+}
+
+# Finds the headers of the interpreter, or gets them; writes their folder to .ros/python_include.
+python_headers() {
+    include=$("$vpython" -c 'import sysconfig; print(sysconfig.get_paths()["include"])')
+    if [ ! -f "$include/Python.h" ]; then
+        version=$("$vpython" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+        if ! apt_install "libpython$version-dev"; then
+            unpacked_headers "$version" || return 1
+            include="$state/deb/usr/include/python$version"
+        fi
+    fi
+    [ -f "$include/Python.h" ] || return 1
+    echo "$include" >"$state/python_include"
+}
+
+# Without root: the same Debian package, unpacked into .ros/deb.
+unpacked_headers() {
+    command -v dpkg-deb >/dev/null 2>&1 && command -v apt-get >/dev/null 2>&1 || return 1
+    mkdir -p "$state/deb"
+    (cd "$state/deb" && apt-get download -qq "libpython$1-dev" >/dev/null 2>&1) || return 1
+    for package in "$state"/deb/*.deb; do dpkg-deb -x "$package" "$state/deb"; done
+    # Debian's pyconfig.h only forwards to the folder of the machine's architecture, which it looks up beside its own.
+    for folder in "$state"/deb/usr/include/*-linux-gnu/"python$1"; do
+        [ -d "$folder" ] && cp "$folder/pyconfig.h" "$state/deb/usr/include/python$1/pyconfig.h"
+    done
+}
+
+case ${1:-} in
+    venv) make_venv ;;
+    package) install_package ;;
+    ros) install_ros ;;
+    *) fail "usage: scripts/setup.sh venv|package|ros (make setup calls all three)" ;;
+esac
