@@ -1,0 +1,359 @@
+"""Lasting ids: segments are matched to the instances known so far by the voxels they share."""
+
+__all__ = ["Instance", "InstanceTracker", "TrackEvent"]
+
+from collections import deque
+from dataclasses import dataclass, fields
+from typing import Literal, Protocol
+
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from instseg_ros.config import TrackingConfig
+from instseg_ros.errors import DataError
+from instseg_ros.grouping.segmentation import Segment, Segmentation
+from instseg_ros.mapping.update import coord_keys, voxel_centers
+
+_MOSTLY = 0.5
+"""Share of voxels from which on an instance was absorbed by another, or a new segment came out of another."""
+
+
+@dataclass(frozen=True)
+class Instance:
+    """An object in the map."""
+
+    id: int
+    class_index: int
+    score: float
+    voxels: int
+    center_m: np.ndarray
+    """[3] float32: mean of its voxel centres, m."""
+    box_min_m: np.ndarray
+    """[3] float32: lowest corner of its axis-parallel box, m."""
+    box_max_m: np.ndarray
+    """[3] float32: highest corner, m."""
+    first_seen_ns: int
+    last_changed_ns: int
+
+
+@dataclass(frozen=True)
+class TrackEvent:
+    """What happened to an instance."""
+
+    kind: Literal["born", "updated", "merged", "split", "retired"]
+    """born: a new id. updated: other voxels, class or score, or back after it had vanished. merged: its voxels went to `other`. split: came out of
+    `other`, under a new id or under the one it had before it merged. retired: gone for good."""
+    id: int
+    other: int
+    """Instance id that it merged into or split from, else 0."""
+    class_index: int
+
+
+@dataclass(frozen=True)
+class _Dormant:
+    """An instance without voxels that can still come back."""
+
+    instance: Instance
+    deadline: int
+    merged_into: int
+
+
+class Map(Protocol):
+    """What tracking reads of a `mapping.voxel_map.VoxelMap`."""
+
+    voxel_size_m: float
+
+    @property
+    def coords(self) -> np.ndarray: ...
+
+
+class Delta(Protocol):
+    """What tracking reads of a `mapping.voxel_map.MapDelta`."""
+
+    @property
+    def added(self) -> np.ndarray: ...
+    @property
+    def removed(self) -> np.ndarray: ...
+
+
+class InstanceTracker:
+    """Gives segments ids that stay with their objects.
+
+    Only instances whose segments changed are looked at. An instance that loses its segment, or is absorbed by another, is remembered
+    for `retire_after` updates with the voxels it had; a segment that appears on them takes the old id. Ids are never given to another object.
+
+    Args:
+        config: thresholds.
+    """
+
+    def __init__(self, config: TrackingConfig) -> None:
+        self.config = config
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything; ids start at 1 again."""
+        self.instance_of = np.zeros(0, np.uint32)
+        """[capacity] instance id per slot, 0 = none."""
+        self.instances: dict[int, Instance] = {}
+        self.last_owner = np.zeros(0, np.uint32)
+        """[capacity] the instance that last vanished from a slot, 0 = none (ids that are dormant no more mean nothing)."""
+        self._dormant: dict[int, _Dormant] = {}
+        self._deadlines: deque[tuple[int, int]] = deque()
+        self._slots: dict[int, np.ndarray] = {}
+        self._id_of_segment: dict[int, int] = {}
+        self._next_id = 1
+        self._updates = 0
+        self._bound = True  # false after loading: which segment an instance is made of is not known then
+
+    def associate(self, segmentation: Segmentation, voxel_map: Map, stamp_ns: int, delta: Delta) -> list[TrackEvent]:
+        """Match the segments that changed to the instances they were made of.
+
+        Args:
+            segmentation: the segments after the update.
+            voxel_map: the map after the update.
+            stamp_ns: time of the update.
+            delta: what the update did to the map; slots removed or added hold other voxels now and lose their ids first.
+
+        Returns:
+            Events, first of the changed segments in the order of their first voxel, then of instances that lost theirs.
+        """
+        self._updates += 1
+        self._fit(len(voxel_map.coords))
+        for slots in (delta.removed, delta.added):
+            self.instance_of[slots] = 0
+            self.last_owner[slots] = 0
+        segment_ids, old_ids = self._involved(segmentation, voxel_map)
+        segments = [segmentation.segments[s] for s in segment_ids]
+        before = [self.instance_of[s.slots] for s in segments]
+        owners = self._match(segments, before, old_ids)
+        return self._apply(segment_ids, segments, before, owners, old_ids, voxel_map, stamp_ns) + self._expire()
+
+    def _involved(self, segmentation: Segmentation, voxel_map: Map) -> tuple[list[int], list[int]]:
+        """Changed segments in the order of their first voxel, and the instances (ascending) that lose or change their segment."""
+        touched = segmentation.touched if self._bound else set(segmentation.segments)
+        if self._bound:
+            old = {self._id_of_segment.pop(s) for s in touched | segmentation.gone if s in self._id_of_segment}
+        else:
+            old = set(self.instances)
+        self._bound = True
+        ids = sorted(touched)
+        if ids:
+            first = np.array([segmentation.segments[s].slots[0] for s in ids])
+            ids = [ids[k] for k in np.argsort(coord_keys(voxel_map.coords[first]))]
+        return ids, sorted(old)
+
+    def _match(self, segments: list[Segment], before: list[np.ndarray], old_ids: list[int]) -> list[int]:
+        """The id of an instance for every segment, 0 for those that nobody claims: the assignment of greatest total IoU."""
+        if not segments:
+            return []
+        shared = _tally(before)
+        sizes = {i: int(np.count_nonzero(self.instance_of[self._slots[i]] == i)) for i in old_ids}
+        for key, count in _tally([self.last_owner[s.slots] for s in segments]).items():
+            if key[0] in self._dormant:
+                shared[key] = count
+                sizes[key[0]] = self._dormant[key[0]].instance.voxels
+        row_of = {i: r for r, i in enumerate([*old_ids, *sorted(set(sizes) - set(old_ids))])}  # living ones first: they win ties
+        pairs = []
+        for (i, k), count in shared.items():
+            size, other = sizes[i], len(segments[k].slots)
+            iou, contained = count / (size + other - count), count / min(size, other)
+            if iou >= self.config.min_overlap or contained >= self.config.min_contained:
+                pairs.append((row_of[i], k, iou))
+        ids = list(row_of)
+        owners = [0] * len(segments)
+        for r, k in _assign(pairs, len(ids), len(segments)):
+            owners[k] = ids[r]
+        return owners
+
+    def _apply(
+        self, segment_ids: list[int], segments: list[Segment], before: list[np.ndarray], owners: list[int], old_ids: list[int],
+        voxel_map: Map, stamp_ns: int,
+    ) -> list[TrackEvent]:
+        """Write the new ids and say what changed."""
+        events: list[TrackEvent] = []
+        old_slots = {i: self._slots[i] for i in old_ids}
+        lost = {i: slots[self.instance_of[slots] == i] for i, slots in old_slots.items()}  # of voxels that still exist
+        for slots in lost.values():
+            self.instance_of[slots] = 0
+        for s, segment, previous, owner in zip(segment_ids, segments, before, owners, strict=True):
+            event = self._event(segment, previous, owner)
+            i = event.id if event else owner
+            if event:
+                events.append(event)
+                self._enter(i, segment, voxel_map, stamp_ns)
+            self._id_of_segment[s] = i
+            self._slots[i] = segment.slots
+            self.instance_of[segment.slots] = i
+        for i in sorted(set(old_ids) - set(owners)):
+            events += self._lose(i, lost[i])
+        return events
+
+    def _event(self, segment: Segment, previous: np.ndarray, owner: int) -> TrackEvent | None:
+        """What a segment means for the instance `owner` (0 = a new one); None where nothing changed. New ids are dealt out here."""
+        if owner in self.instances:
+            known = self.instances[owner]
+            same_voxels = len(previous) == known.voxels and bool((previous == owner).all())
+            if same_voxels and (segment.class_index, segment.score) == (known.class_index, known.score):
+                return None
+            return TrackEvent("updated", owner, 0, segment.class_index)
+        source = _main_owner(previous, len(previous))
+        if owner:
+            merged_into = self._dormant[owner].merged_into
+            if not merged_into:
+                return TrackEvent("updated", owner, 0, segment.class_index)
+            return TrackEvent("split", owner, source or merged_into, segment.class_index)
+        self._next_id += 1
+        return TrackEvent("split" if source else "born", self._next_id - 1, source, segment.class_index)
+
+    def _enter(self, i: int, segment: Segment, voxel_map: Map, stamp_ns: int) -> None:
+        """Describe the instance by its segment."""
+        coords = voxel_map.coords[segment.slots]
+        known = self.instances.get(i)
+        if known is None and i in self._dormant:
+            known = self._dormant.pop(i).instance
+        size = voxel_map.voxel_size_m
+        self.instances[i] = Instance(
+            i, segment.class_index, segment.score, len(coords),
+            center_m=voxel_centers(coords.mean(axis=0, dtype=np.float64)[None], size)[0],
+            box_min_m=(coords.min(axis=0) * size).astype(np.float32),
+            box_max_m=((coords.max(axis=0) + 1) * size).astype(np.float32),
+            first_seen_ns=known.first_seen_ns if known else stamp_ns,
+            last_changed_ns=stamp_ns,
+        )
+
+    def _lose(self, i: int, slots: np.ndarray) -> list[TrackEvent]:
+        """Put an instance to sleep that lost its segment; `slots` are those of its voxels that still exist."""
+        instance = self.instances.pop(i)
+        del self._slots[i]
+        if not len(slots):
+            return [TrackEvent("retired", i, 0, instance.class_index)]
+        into = _main_owner(self.instance_of[slots], len(slots))
+        self.last_owner[slots] = i
+        deadline = self._updates + self.config.retire_after
+        self._dormant[i] = _Dormant(instance, deadline, into)
+        self._deadlines.append((deadline, i))
+        return [TrackEvent("merged", i, into, instance.class_index)] if into else []
+
+    def _expire(self) -> list[TrackEvent]:
+        """Retire the instances that were asleep for too long; a merged one has been announced already."""
+        events = []
+        while self._deadlines and self._deadlines[0][0] <= self._updates:
+            deadline, i = self._deadlines.popleft()
+            dormant = self._dormant.get(i)
+            if dormant is not None and dormant.deadline == deadline:
+                del self._dormant[i]
+                if not dormant.merged_into:
+                    events.append(TrackEvent("retired", i, 0, dormant.instance.class_index))
+        return events
+
+    def _fit(self, capacity: int) -> None:
+        more = capacity - len(self.instance_of)
+        if more > 0:
+            self.instance_of = np.concatenate([self.instance_of, np.zeros(more, np.uint32)])
+            self.last_owner = np.concatenate([self.last_owner, np.zeros(more, np.uint32)])
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Everything that ids depend on, as plain arrays (per slot of the map it was used with)."""
+        asleep = [self._dormant[i] for i in sorted(self._dormant)]
+        return {
+            "instance_of": self.instance_of.copy(),
+            "last_owner": self.last_owner.copy(),
+            "counters": np.array([self._next_id, self._updates], np.int64),
+            **_pack("live", [self.instances[i] for i in sorted(self.instances)]),
+            **_pack("dormant", [d.instance for d in asleep]),
+            "dormant.deadline": np.array([d.deadline for d in asleep], np.int64),
+            "dormant.merged_into": np.array([d.merged_into for d in asleep], np.int64),
+        }
+
+    @classmethod
+    def from_state(cls, config: TrackingConfig, state: dict[str, np.ndarray]) -> "InstanceTracker":
+        """A tracker that goes on where `state` was taken; the map's slots must be the same.
+
+        The first `associate` looks at all segments, as a fresh grouper gives them other segment ids.
+
+        Raises:
+            DataError: arrays are missing or do not fit together.
+        """
+        tracker = cls(config)
+        try:
+            tracker.instance_of = state["instance_of"].astype(np.uint32)
+            tracker.last_owner = state["last_owner"].astype(np.uint32)
+            tracker._next_id, tracker._updates = (int(v) for v in state["counters"])
+            tracker.instances = {i.id: i for i in _unpack("live", state)}
+            asleep = zip(_unpack("dormant", state), state["dormant.deadline"], state["dormant.merged_into"], strict=True)
+            tracker._dormant = {i.id: _Dormant(i, int(deadline), int(into)) for i, deadline, into in asleep}
+        except (KeyError, ValueError) as error:
+            raise DataError(f"the saved ids are damaged ({error!r}): start with a fresh map, or load another file") from error
+        tracker._deadlines = deque(sorted((d.deadline, i) for i, d in tracker._dormant.items()))
+        tracker._slots = _slots_by_id(tracker.instance_of)
+        if set(tracker._slots) != set(tracker.instances) or max([0, *tracker.instances, *tracker._dormant]) >= tracker._next_id:
+            raise DataError("the saved ids are damaged (voxels and instances disagree): start with a fresh map, or load another file")
+        tracker._bound = False
+        return tracker
+
+
+def _tally(ids: list[np.ndarray]) -> dict[tuple[int, int], int]:
+    """How often id i (not 0) stands in array k: {(i, k): count}."""
+    count = len(ids)
+    column = np.repeat(np.arange(count), [len(a) for a in ids])
+    flat = np.concatenate(ids).astype(np.int64)
+    keys, numbers = np.unique(flat * count + column, return_counts=True)
+    return {(int(key) // count, int(key) % count): int(n) for key, n in zip(keys, numbers, strict=True) if key >= count}
+
+
+def _assign(pairs: list[tuple[int, int, float]], rows: int, columns: int) -> list[tuple[int, int]]:
+    """The pairs (row, column) of the greatest total value, each row and column in one at most.
+
+    Solved for each connected block of pairs alone, so that ties in it are broken alike whatever else is there.
+    """
+    if not pairs:
+        return []
+    r, k, value = (np.array(column) for column in zip(*pairs, strict=True))
+    graph = coo_array((np.ones(len(r)), (r, rows + k)), shape=(rows + columns, rows + columns))
+    block_of = connected_components(graph, directed=False)[1][r]
+    order = np.argsort(block_of, kind="stable")
+    chosen = []
+    for block in np.split(order, np.flatnonzero(np.diff(block_of[order])) + 1):
+        block_rows, row = np.unique(r[block], return_inverse=True)
+        block_columns, column = np.unique(k[block], return_inverse=True)
+        table = np.zeros((len(block_rows), len(block_columns)))
+        table[row, column] = value[block]
+        for a, b in zip(*linear_sum_assignment(table, maximize=True), strict=True):
+            if table[a, b] > 0.0:
+                chosen.append((int(block_rows[a]), int(block_columns[b])))
+    return chosen
+
+
+def _main_owner(ids: np.ndarray, count: int) -> int:
+    """The id (not 0) that stands most often in `ids`, if on at least `_MOSTLY` of `count` voxels, else 0."""
+    values, numbers = np.unique(ids[ids > 0], return_counts=True)
+    if not len(values) or numbers.max() < _MOSTLY * count:
+        return 0
+    return int(values[numbers.argmax()])
+
+
+def _slots_by_id(instance_of: np.ndarray) -> dict[int, np.ndarray]:
+    slots = np.flatnonzero(instance_of).astype(np.int32)
+    order = np.argsort(instance_of[slots], kind="stable")
+    ids, starts = np.unique(instance_of[slots][order], return_index=True)
+    return dict(zip(ids.tolist(), np.split(slots[order], starts[1:]), strict=True)) if len(ids) else {}
+
+
+def _pack(prefix: str, instances: list[Instance]) -> dict[str, np.ndarray]:
+    """One array a field; [0] and [0, 3] where there are none."""
+    arrays = {}
+    for f in fields(Instance):
+        values = [getattr(i, f.name) for i in instances]
+        kind = np.float32 if f.name.endswith("_m") else np.float64 if f.name == "score" else np.int64
+        arrays[f"{prefix}.{f.name}"] = np.array(values, kind).reshape((len(values), 3) if f.name.endswith("_m") else len(values))
+    return arrays
+
+
+def _unpack(prefix: str, state: dict[str, np.ndarray]) -> list[Instance]:
+    columns = []
+    for f in fields(Instance):
+        array = state[f"{prefix}.{f.name}"]
+        columns.append(list(array) if array.ndim == 2 else array.tolist())
+    return [Instance(*row) for row in zip(*columns, strict=True)]
