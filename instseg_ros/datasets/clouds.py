@@ -127,7 +127,7 @@ def _read_mesh(path: Path, voxel_size_m: float) -> tuple[np.ndarray, np.ndarray,
 
 
 def _texture_colors(uv_material: np.ndarray, textures: list[np.ndarray]) -> np.ndarray:
-    """Colours [N, 3] of texture coordinates (u, v, material) [N, 3]; v counts from the bottom."""
+    """Colours [N, 3] of texture coordinates (u, v, material) [N, 3]; Open3D keeps images so that their first row is at v = 0."""
     colors = np.full((len(uv_material), 3), float(GREY))
     material = np.rint(uv_material[:, 2]).astype(int)
     for index, texture in enumerate(textures):
@@ -135,9 +135,10 @@ def _texture_colors(uv_material: np.ndarray, textures: list[np.ndarray]) -> np.n
         if not len(rows) or not texture.size:
             continue
         image = texture if texture.ndim == 3 else np.repeat(texture[..., None], 3, axis=2)
-        u, v = (uv_material[rows, :2] % 1.0).T
+        uv = uv_material[rows, :2]
+        u, v = np.clip(np.where(np.abs(uv - 0.5) < 0.5 + 1e-6, uv, uv % 1.0), 0.0, 1.0).T  # repeats, but its far edge is not its near edge
         x = np.minimum((u * image.shape[1]).astype(int), image.shape[1] - 1)
-        y = np.minimum(((1.0 - v) * image.shape[0]).astype(int), image.shape[0] - 1)
+        y = np.minimum((v * image.shape[0]).astype(int), image.shape[0] - 1)
         colors[rows] = image[y, x, :3]
     return colors
 
