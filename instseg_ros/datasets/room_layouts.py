@@ -1,6 +1,6 @@
 """What stands in a living room, a bedroom, an office, a kitchen, a bathroom, and how it stands together."""
 
-__all__ = ["LAYOUTS", "Decorator"]
+__all__ = ["LAYOUTS", "Decorator", "Draw"]
 
 from collections.abc import Callable
 
@@ -251,7 +251,7 @@ class Decorator:
     def mixed(self, region: int) -> None:
         """Anything beside anything, so that the network does not lean on the usual company."""
         for _ in range(self.rng.integers(2, 5)):
-            first = self.at.at_wall(self.model(*WALL_EXTRAS, "bed", "toilet", "bathtub", "sink", "counter", "refrigerator"),
+            first = self.at.at_wall(self.model(*WALL_EXTRAS, *2 * ("bed", "toilet", "bathtub", "sink", "counter", "refrigerator")),
                 region)
             if first and self.chance(0.5):
                 self.at.beside(self.model(*WALL_EXTRAS), first, self.rng.uniform(0, 0.03))

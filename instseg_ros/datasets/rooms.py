@@ -7,15 +7,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from instseg_ros.datasets.floor_plan import build_shell, random_plan
+from instseg_ros.datasets.free_floor import free_floor
 from instseg_ros.datasets.furniture import FurnitureLibrary, furniture_source
 from instseg_ros.datasets.placement import Arranger, Placement
-from instseg_ros.datasets.room_layouts import LAYOUTS, Decorator
+from instseg_ros.datasets.room_layouts import LAYOUTS, Decorator, Draw
 from instseg_ros.datasets.scene_mesh import SceneInstance, SceneMesh, concatenate
 from instseg_ros.errors import DataError
 from instseg_ros.labels import class_index
 
 ROOM_TYPES = tuple(LAYOUTS)
 SPLITS = ("train", "validation", "test")
+_TYPE_SHARES = (0.19, 0.19, 0.16, 0.18, 0.14, 0.14)  # of ROOM_TYPES
+_LEAST_FREE_M2 = 2.0  # where a camera can stand
+_ATTEMPTS = 20
 _SMALLEST_INSTANCE_M = 0.12  # smaller things on tops are clutter that belongs to no instance
 
 
@@ -52,16 +56,26 @@ def compose_room(seed: int, split: str = "train", library: str | FurnitureLibrar
         library: as for `furniture_source`: "auto", "procedural", "sweethome3d", the path of a catalogue file, or an opened one.
 
     Raises:
-        DataError: the split is unknown or the catalogue cannot be read.
+        DataError: the split is unknown, the catalogue cannot be read, or (never seen) no attempt leaves room to walk.
     """
     if split not in SPLITS:
         raise DataError(f"unknown split {split!r}; there is {', '.join(SPLITS)}")
-    rng = np.random.default_rng([SPLITS.index(split), seed])
+    draw = furniture_source(library, split).draw
+    for attempt in range(_ATTEMPTS):
+        room = _compose(np.random.default_rng([SPLITS.index(split), seed, attempt]), draw)
+        free = free_floor(room.mesh)
+        if free.free.sum() * free.cell_m**2 >= _LEAST_FREE_M2:
+            return room
+    raise DataError(f"room {seed} of {split} came out too full {_ATTEMPTS} times to walk through; use another seed")
+
+
+def _compose(rng: np.random.Generator, draw: Draw) -> Room:
+    """One attempt at a room."""
     plan = random_plan(rng)
     shell = build_shell(plan, rng)
     arranger = Arranger(plan, rng)
-    decorator = Decorator(arranger, furniture_source(library, split).draw, rng)
-    kinds = [ROOM_TYPES[k] for k in rng.choice(len(ROOM_TYPES), len(plan.regions), p=(0.2, 0.18, 0.2, 0.17, 0.1, 0.15))]
+    decorator = Decorator(arranger, draw, rng)
+    kinds = [ROOM_TYPES[k] for k in rng.choice(len(ROOM_TYPES), len(plan.regions), p=_TYPE_SHARES)]
     for region, kind in enumerate(kinds):
         LAYOUTS[kind](decorator, region)
     for region in range(len(plan.regions)):
