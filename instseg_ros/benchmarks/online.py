@@ -1,7 +1,7 @@
 """Time per update and stage over the sequence of a single simulated room.
 
-The room is rendered and fused first, outside of the time measured; then a fresh segmenter takes the map's updates one after the other, as
-it would online.
+The room is rendered and fused first, outside of the time measured; then a fresh segmenter takes the map's updates one after the
+other, as it would online.
 """
 
 __all__ = ["STAGES", "add_arguments", "measure", "plot", "run"]
@@ -24,9 +24,11 @@ STAGES = ("map", "network", "grouping", "tracking", "total")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the benchmark."""
     parser.add_argument("--seed", type=int, default=0, help="seed of the room, of the test split (default: %(default)s)")
-    parser.add_argument("--frames-per-update", type=int, default=5, help="frames fused between two updates (default: %(default)s)")
+    parser.add_argument(
+        "--frames-per-update", type=int, default=5, help="frames fused between two updates (default: %(default)s)")
     parser.add_argument("--updates", type=int, default=0, help="only the first so many updates, 0 = all (default: %(default)s)")
-    parser.add_argument("--cache", type=Path, default=Path("out/evaluate"), help="folder for rendered and fused rooms (default: %(default)s)")
+    parser.add_argument(
+        "--cache", type=Path, default=Path("out/evaluate"), help="folder for rendered and fused rooms (default: %(default)s)")
     parser.add_argument("--plot", type=Path, help="PNG of the time per stage over the updates (default: beside --json)")
     add_setting_arguments(parser.add_argument_group("segmenter settings"), SegmenterConfig)
 
@@ -53,7 +55,8 @@ def measure(segmenter: Segmenter, case: Case, updates: int = 0) -> tuple[dict[st
         updates: only the first so many, 0 = all.
 
     Returns:
-        Figures: percentiles per stage (ms) over all updates and, where the map is largest, over the last tenth of them. One row per update.
+        Figures: percentiles per stage (ms) over all updates, and `full_map`: the median over the last tenth of them, where the
+        map is largest. One row per update.
     """
     chosen = case.updates[:updates] if updates else case.updates
     segmenter.reset()
@@ -75,7 +78,8 @@ def _row(number: int, record: UpdateRecord) -> dict[str, Any]:
 
 def _figures(name: str, measured: OnlineRun, rows: list[dict[str, Any]], seconds: float) -> dict[str, Any]:
     figures: dict[str, Any] = {
-        "online_scene": name, "online_updates": len(rows), "online_voxels": rows[-1]["voxels"], "online_instances": rows[-1]["instances"],
+        "online_scene": name, "online_updates": len(rows), "online_voxels": rows[-1]["voxels"],
+        "online_instances": rows[-1]["instances"],
         "online_changed_voxels_p50": float(np.median([row["changed"] for row in rows])), "online_seconds": seconds,
     }
     last = rows[-max(1, len(rows) // 10):]

@@ -24,7 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the benchmark, print its figures, write the report."""
     figures, rows = args.run_benchmark(args)
-    print("\n".join(f"{name:<36}{format(value, '.4g') if isinstance(value, float) else value}" for name, value in figures.items()))
+    for name, value in figures.items():
+        print(f"{name:<36}{format(value, '.4g') if isinstance(value, float) else value}")
     if args.json:
         write_report(args.json, figures, rows)
         print(f"written: {args.json}")

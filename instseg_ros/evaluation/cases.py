@@ -57,7 +57,7 @@ def build_case(
     stamp_ns = updates[-1].stamp_ns if updates else 0
     final = replace(fusion.take_update(stamp_ns, FRAME_ID, full=True), sequence=0)
     if not len(final):
-        raise DataError(f"{name}: the frames leave no voxel in the map; check that depth is in metres and the poses are T_world_camera")
+        raise DataError(f"{name}: no voxel comes of the frames; check that depth is in metres and the poses are T_world_camera")
     seen = np.unique(np.concatenate([update.coords for update in updates]), axis=0)
     class_index, instance = label(seen)
     return Case(name, updates, final, GroundTruth.of(seen, class_index, instance, final.voxel_size_m))

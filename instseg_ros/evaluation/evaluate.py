@@ -156,8 +156,9 @@ def _class_rows(mode: str, ap: ApResult, semantics: SemanticResult) -> list[dict
                 rows.append({"row": "class", "mode": mode, "class": name, "iou": iou})
             continue
         rows.append({
-            "row": "class", "mode": mode, "class": name, "ap": _number(one.ap), "ap50": _number(one.ap50), "ap25": _number(one.ap25),
-            "iou": iou, "instances": one.instances, "predictions": one.predictions,
+            "row": "class", "mode": mode, "class": name,
+            "ap": _number(one.ap), "ap50": _number(one.ap50), "ap25": _number(one.ap25), "iou": iou,
+            "instances": one.instances, "predictions": one.predictions,
         })
     return rows
 

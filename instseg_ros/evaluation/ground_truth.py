@@ -127,8 +127,9 @@ class OracleRunner:
 class OracleGrouper:
     """The true partition into instances, with predicted classes.
 
-    A segment's class is the one of highest mean probability over its voxels; where that is a background class, or the segment is
-    smaller or less certain than the settings ask for, the instance is missed, as it would be by any grouper behind these classes.
+    A segment's class is the one of highest mean probability over its voxels; where that is a background class, or the segment
+    is smaller or less certain than the settings ask for, the instance is missed, as it would be by any grouper behind these
+    classes.
     """
 
     def __init__(self, config: GroupingConfig, truth: GroundTruth) -> None:

@@ -12,17 +12,18 @@ from instseg_ros.errors import InputError
 class IdConsistency:
     """Counts id switches over the updates of one run, as MOTA counts them, on voxels instead of boxes.
 
-    At every update, a ground-truth object with at least `min_voxels` voxels in the map is *matched* to the predicted id with which
-    its voxel IoU exceeds one half; there is at most one such id per object and one such object per id. Both sets are taken over
-    the whole map at that moment, so an object that is half seen is compared with what is seen of it. Voxels without ground truth
-    (-1) belong to no object; under a predicted id they enlarge the union.
+    At every update, a ground-truth object with at least `min_voxels` voxels in the map is *matched* to the id predicted with
+    which its voxel IoU exceeds one half; there is at most one such id per object and one such object per id. Both sets are taken
+    over the whole map at that moment, so an object that is half seen is compared with what is seen of it. Voxels without ground
+    truth (-1) belong to no object; under a predicted id they enlarge the union.
 
     * An *instance-update* is an object matched at an update.
-    * A *switch* is an instance-update whose id differs from the id of the same object's last instance-update, no matter what became
-      of the old id and how long ago that was.
+    * A *switch* is an instance-update whose id differs from the id of the same object's last instance-update, no matter what
+      became of the old id and how long ago that was.
 
-    An object in pieces, or in one piece with its neighbour, is not matched, and a changing largest piece is no switch: that is an
-    error of the segmentation, which AP measures. What is counted are ids that change on an object that is whole before and after.
+    An object in pieces, or in one piece with its neighbour, is not matched, and a changing largest piece is no switch: that is
+    an error of the segmentation, which AP measures. What is counted are ids that change on an object that is whole before and
+    after.
     """
 
     def __init__(self, min_voxels: int = 20) -> None:

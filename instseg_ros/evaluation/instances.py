@@ -1,6 +1,8 @@
 """Instance average precision by the ScanNet protocol (`evaluate_semantic_instance.py` of ScanNet's BenchmarkScripts)."""
 
-__all__ = ["EVALUATED_CLASSES", "OVERLAPS", "ApResult", "ClassAp", "Predictions", "Scan", "average_precision", "default_min_region"]
+__all__ = [
+    "EVALUATED_CLASSES", "OVERLAPS", "ApResult", "ClassAp", "Predictions", "Scan", "average_precision", "default_min_region",
+]
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -131,22 +133,23 @@ class _Overlaps:
 
 
 def average_precision(
-    scans: Iterable[Scan], classes: Sequence[int] = EVALUATED_CLASSES, min_region: int = 16, overlaps: Sequence[float] = OVERLAPS,
+    scans: Iterable[Scan], classes: Sequence[int] = EVALUATED_CLASSES, min_region: int = 16,
+    overlaps: Sequence[float] = OVERLAPS,
 ) -> ApResult:
     """AP, AP50 and AP25 over scans by the rules of ScanNet's instance benchmark.
 
     * Ground truth of classes outside `classes`, and voxels without class or instance, are void.
     * Predictions and ground truth of fewer than `min_region` voxels do not count.
-    * A prediction hits a ground-truth instance of its class where their IoU exceeds the threshold. Per instance one hit counts, the one
-      with the highest score; the others are false positives.
-    * A prediction without a hit is a false positive, unless more than the threshold of it lies over void voxels or over instances of its
-      class that are too small.
-    * Precision and recall are taken at every distinct score; AP is the dot product of precision and the recall steps, convolved with
-      [-0.5, 0, 0.5]. Classes without ground truth are NaN and stay out of the means.
+    * A prediction hits a ground-truth instance of its class where their IoU exceeds the threshold. Per instance one hit counts,
+      the one with the highest score; the others are false positives.
+    * A prediction without a hit is a false positive, unless a share of it above the threshold lies over void voxels or over
+      instances of its class that are too small.
+    * Precision and recall are taken at every distinct score; AP is the dot product of precision and the recall steps, convolved
+      with [-0.5, 0, 0.5]. Classes without ground truth are NaN and stay out of the means.
 
     The script takes predictions in the order of its input file; here they are in falling order of score. That matters only at
-    IoU thresholds below 0.5, where one prediction can hit two instances. Where every prediction of a class is ignored the script
-    fails; here the class has AP 0.
+    IoU thresholds below 0.5, where one prediction can hit two instances. Where every prediction of a class is ignored the
+    script fails; here the class has AP 0.
 
     Args:
         scans: consumed once, in any order.
@@ -176,9 +179,9 @@ def _overlap_table(scan: Scan, classes: np.ndarray, min_region: int) -> _Overlap
     if len(scan.instance) != count:
         raise InputError(f"{count} ground-truth classes and {len(scan.instance)} instances: both must have one entry per voxel")
     if len(predictions.members) and not 0 <= predictions.members.min() <= predictions.members.max() < count:
-        raise InputError(f"predictions name voxels outside of the scan's {count}: they must be over the voxels of the ground truth")
+        raise InputError(f"predictions name voxels beyond the scan's {count}: they must be over the voxels of the ground truth")
     if len(predictions.class_index) != len(predictions.score):
-        raise InputError(f"{len(predictions.class_index)} predicted classes and {len(predictions.score)} scores: the lengths must agree")
+        raise InputError(f"{len(predictions.class_index)} classes and {len(predictions.score)} scores: the lengths must agree")
 
     valid = np.isin(scan.class_index, classes) & (scan.class_index != IGNORE) & (np.asarray(scan.instance) >= 0)
     key = (np.asarray(scan.class_index, np.int64) << 32) | np.where(valid, scan.instance, 0).astype(np.int64)

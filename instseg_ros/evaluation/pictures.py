@@ -38,9 +38,8 @@ def save_picture(path: Path | str, outcome: Outcome, voxel_size_m: float) -> Non
     draw = ImageDraw.Draw(image)
     for k, (title, colors, outline) in enumerate(panels):
         x, y = k % 2 * _PANEL[0], k // 2 * (_PANEL[1] + _CAPTION)
-        picture = render_points(
-            cloud.points_m[shown], colors[shown], voxel_size_m, view, _PANEL, outline=None if outline is None else outline[shown],
-        )
+        lines = None if outline is None else outline[shown]
+        picture = render_points(cloud.points_m[shown], colors[shown], voxel_size_m, view, _PANEL, outline=lines)
         image.paste(Image.fromarray(picture), (x, y + _CAPTION))
         draw.text((x + 8, y + 5), title, fill="black")
     path = Path(path)

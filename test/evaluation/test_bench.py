@@ -31,7 +31,8 @@ def growing_case(updates=6):
 @pytest.fixture(scope="module")
 def segmenter():
     torch.manual_seed(0)
-    return Segmenter(SegmenterConfig(device="cpu", threads=1), InstanceNet(ModelConfig(channels=(8, 8), embedding_dim=4)).eval())
+    net = InstanceNet(ModelConfig(channels=(8, 8), embedding_dim=4)).eval()
+    return Segmenter(SegmenterConfig(device="cpu", threads=1), net)
 
 
 def test_every_update_is_a_row_and_stages_are_percentiles(segmenter, tmp_path):

@@ -62,8 +62,8 @@ def test_iou_must_exceed_the_threshold():
 
 
 def test_a_false_positive_above_the_hits_costs_precision():
-    # falling scores: FP (p 0), hit (p 1/2, r 1/2), hit (p 2/3, r 1). Curve from the lowest score: (1, 2/3), (1/2, 1/2), (0, 0), (0, 1);
-    # steps: (1 - 1/2) / 2, (1 - 0) / 2, (1/2 - 0) / 2, 0
+    # falling scores: FP (p 0), hit (p 1/2, r 1/2), hit (p 2/3, r 1)
+    # curve (r, p) from the lowest score: (1, 2/3), (1/2, 1/2), (0, 0), (0, 1); steps: 1/4, 1/2, 1/4, 0
     masks = [(0, 100), (100, 200), np.isin(np.arange(250), np.arange(80, 120))]
     result = average_precision([chairs(masks, [0.5, 0.4, 0.9])], overlaps=(0.5, 0.25))
     assert result.ap50 == pytest.approx(2 / 3 * 0.25 + 0.5 * 0.5)
@@ -119,7 +119,8 @@ def test_scores_are_compared_across_scans():
 def test_map_and_masks_are_the_same():
     ids = np.repeat([7, 0, 3, 9], 50)
     from_map = Predictions.from_map(ids, np.array([9, 3, 7]), np.array([BED, CHAIR, TABLE]), np.array([0.1, 0.2, 0.3]))
-    from_masks = Predictions.from_masks([ids == 9, ids == 3, ids == 7], np.array([BED, CHAIR, TABLE]), np.array([0.1, 0.2, 0.3]))
+    masks = [ids == 9, ids == 3, ids == 7]
+    from_masks = Predictions.from_masks(masks, np.array([BED, CHAIR, TABLE]), np.array([0.1, 0.2, 0.3]))
     for owner in range(3):
         assert np.array_equal(from_map.members[from_map.owner == owner], from_masks.members[from_masks.owner == owner])
     empty = Predictions.from_map(ids, np.zeros(0), np.zeros(0), np.zeros(0))
@@ -130,7 +131,7 @@ def test_malformed_input_is_refused():
     with pytest.raises(InputError, match="twice"):
         Predictions.from_map(np.zeros(3), np.array([1, 1]), np.zeros(2), np.zeros(2))
     scan = chairs([(0, 100)], [1.0])
-    with pytest.raises(InputError, match="outside"):
+    with pytest.raises(InputError, match="beyond"):
         average_precision([Scan(scan.class_index[:50], scan.instance[:50], scan.predictions)])
     with pytest.raises(InputError, match="one entry per voxel"):
         average_precision([Scan(scan.class_index, scan.instance[:50], scan.predictions)])
