@@ -1,6 +1,6 @@
 """sensor_msgs/PointCloud2 to arrays and back."""
 
-__all__ = ["LABELLED_DTYPE", "CloudLayout", "check_layout", "labelled_cloud_to_msg", "read_points"]
+__all__ = ["LABELLED_DTYPE", "CloudLayout", "check_layout", "colored_cloud_to_msg", "labelled_cloud_to_msg", "read_points"]
 
 import array
 from dataclasses import dataclass
@@ -160,14 +160,34 @@ def labelled_cloud_to_msg(
     records = np.zeros(len(points_m), LABELLED_DTYPE)
     for axis, name in enumerate("xyz"):
         records[name] = points_m[:, axis]
-    rgb = colors.astype(np.uint32)
-    records["rgb"] = rgb[:, 0] << 16 | rgb[:, 1] << 8 | rgb[:, 2]
+    records["rgb"] = _packed(colors)
     records["label"], records["instance"], records["confidence"] = labels, instances, confidence
+    return _records_to_msg(header, records)
+
+
+def colored_cloud_to_msg(header: Header, points_m: np.ndarray, colors: np.ndarray) -> PointCloud2:
+    """Points [N, 3] with colours [N, 3] uint8 as a message with the fields x, y, z, rgb."""
+    records = np.zeros(len(points_m), [("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("rgb", "<u4")])
+    for axis, name in enumerate("xyz"):
+        records[name] = points_m[:, axis]
+    records["rgb"] = _packed(colors)
+    return _records_to_msg(header, records)
+
+
+def _packed(colors: np.ndarray) -> np.ndarray:
+    """0x00RRGGBB [N] uint32."""
+    rgb = colors.astype(np.uint32)
+    return rgb[:, 0] << 16 | rgb[:, 1] << 8 | rgb[:, 2]
+
+
+def _records_to_msg(header: Header, records: np.ndarray) -> PointCloud2:
+    step = records.dtype.itemsize
     msg = PointCloud2(header=header, height=1, width=len(records), is_bigendian=False, is_dense=True)
-    msg.point_step, msg.row_step = LABELLED_DTYPE.itemsize, LABELLED_DTYPE.itemsize * len(records)
-    for name in ("x", "y", "z", "rgb", "label", "instance", "confidence"):
-        dtype, offset = LABELLED_DTYPE.fields[name][:2]  # type: ignore[index]
-        msg.fields.append(PointField(name=name, offset=offset, datatype=_FIELD_OF[dtype.str[1:]], count=1))
+    msg.point_step, msg.row_step = step, step * len(records)
+    msg.fields = [
+        PointField(name=name, offset=offset, datatype=_FIELD_OF[dtype.str[1:]], count=1)
+        for name, (dtype, offset, *_) in sorted((records.dtype.fields or {}).items(), key=lambda field: field[1][1])
+    ]
     # rclpy copies an array.array at once; bytes it would check one by one, a hundred times slower.
     data = array.array("B")
     data.frombytes(records.tobytes())

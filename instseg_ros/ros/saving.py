@@ -94,6 +94,7 @@ def _write_npz(
 
 
 def _write_ply(file: Any, cloud: Any, frame_id: str) -> None:
+    # int, because Open3D skips unsigned properties
     fields = [
         ("x", "<f4", "float"),
         ("y", "<f4", "float"),
@@ -101,8 +102,8 @@ def _write_ply(file: Any, cloud: Any, frame_id: str) -> None:
         ("red", "u1", "uchar"),
         ("green", "u1", "uchar"),
         ("blue", "u1", "uchar"),
-        ("label", "<u2", "ushort"),
-        ("instance", "<u4", "uint"),
+        ("label", "<i4", "int"),
+        ("instance", "<i4", "int"),
         ("confidence", "<f4", "float"),
     ]
     vertices = np.zeros(len(cloud.points_m), [(name, code) for name, code, _ in fields])

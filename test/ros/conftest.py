@@ -1,0 +1,47 @@
+"""Real rclpy and real messages, apart from everything else on the machine and the network."""
+
+import os
+import tempfile
+
+import pytest
+
+# Before the first import of rclpy: one domain for each test process, and nothing leaves this machine.
+os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 100)
+os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+os.environ.setdefault("ROS_LOG_DIR", tempfile.mkdtemp(prefix="instseg_ros_log_"))
+
+try:
+    import rclpy
+
+    import instseg_ros.msg
+    import instseg_ros.srv
+
+    MISSING = ""
+except ImportError as error:
+    MISSING = f"rclpy or the built messages are missing (make build, or source a workspace): {error}"
+
+
+class Unavailable(pytest.Module):
+    """A test module that cannot be imported here."""
+
+    def collect(self):
+        pytest.skip(MISSING, allow_module_level=True)
+
+
+def pytest_pycollect_makemodule(module_path, parent):
+    return Unavailable.from_parent(parent, path=module_path) if MISSING else None
+
+
+@pytest.fixture(scope="session")
+def ros_context():
+    rclpy.init()
+    yield
+    rclpy.try_shutdown()
+
+
+@pytest.fixture
+def bench(ros_context):
+    from ros_bench import Bench
+
+    with Bench() as bench:
+        yield bench
