@@ -81,8 +81,8 @@ class FurnitureLibrary:
         """
         self.path = Path(path)
         try:
-            self._archive = zipfile.ZipFile(self.path)
-            text = self._archive.read("PluginFurnitureCatalog.properties").decode("latin-1")
+            with zipfile.ZipFile(self.path) as archive:
+                text = archive.read("PluginFurnitureCatalog.properties").decode("latin-1")
         except FileNotFoundError as error:
             raise DataError(f"no furniture catalogue at {self.path}. Cure: {_CURE}") from error
         except (OSError, KeyError, zipfile.BadZipFile) as error:
@@ -109,9 +109,10 @@ class FurnitureLibrary:
         if name not in self._models:
             entry = self._entries[name]
             try:
-                vertices, faces, colors, material = read_obj(self._archive, entry["model"].lstrip("/"))
+                with zipfile.ZipFile(self.path) as archive:  # opened anew: worker processes must not share a file position
+                    vertices, faces, colors, material = read_obj(archive, entry["model"].lstrip("/"))
                 size = np.array([float(entry[k]) for k in ("width", "height", "depth")]) / 100.0
-            except (KeyError, ValueError, IndexError) as error:
+            except (OSError, KeyError, ValueError, IndexError, zipfile.BadZipFile) as error:
                 raise DataError(f"{self.path}: model {name} cannot be read ({error}). Install it anew: {_CURE}") from error
             if "modelRotation" in entry:
                 vertices = vertices @ np.array(entry["modelRotation"].split(), np.float64).reshape(3, 3).T

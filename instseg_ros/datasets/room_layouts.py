@@ -18,6 +18,7 @@ WALL_EXTRAS = (
     "low_cabinet", "bookshelf", "wardrobe", "low_cabinet", "dining_chair", "armchair", "plant", "floor_lamp", "bin", "box",
     "radiator", "speaker",
     "side_table", "desk", "refrigerator", "bookshelf", "fan", "nightstand", "stool", "sofa", "dining_chair", "oven")
+RARE = ("bed", "toilet", "bathtub", "sink", "counter", "refrigerator")
 FREE_EXTRAS = ("dining_chair", "armchair", "stool", "box", "plant", "office_chair", "side_table", "coffee_table", "bin", "fan",
     "dining_table", "stool")
 
@@ -251,8 +252,7 @@ class Decorator:
     def mixed(self, region: int) -> None:
         """Anything beside anything, so that the network does not lean on the usual company."""
         for _ in range(self.rng.integers(2, 5)):
-            first = self.at.at_wall(self.model(*WALL_EXTRAS, *2 * ("bed", "toilet", "bathtub", "sink", "counter", "refrigerator")),
-                region)
+            first = self.at.at_wall(self.model(*WALL_EXTRAS, *RARE, *RARE), region)
             if first and self.chance(0.5):
                 self.at.beside(self.model(*WALL_EXTRAS), first, self.rng.uniform(0, 0.03))
         self.dining(region)
