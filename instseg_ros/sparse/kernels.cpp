@@ -3,10 +3,9 @@
 //
 // All of them work on a table [rows, taps] of input rows, -1 where there is none:
 //     out[n] = bias + sum_k x[table[n, k]] W[k]
-// Callers run the same call from several threads; blocks of rows are handed out through the shared counter `next`.
+// Callers run the same call from several threads, which share out blocks of rows.
 
 #include <algorithm>
-#include <atomic>
 #include <cstdint>
 #include <cstring>
 #include <vector>
@@ -93,6 +92,7 @@ int instseg_channel_multiple() { return kLanes; }
 
 // x [inputs, cin]; table [rows, taps]; w [taps, cin, cout]; bias [cout] or null; residual [rows, cout] or null;
 // out [rows, cout] = (bias + conv + residual), negative values set to zero if relu.
+// Blocks of rows are taken from the counter `next`, which all callers share and which starts at 0.
 void instseg_conv(const float* x, const int32_t* table, const float* w, const float* bias, const float* residual, float* out,
                   int64_t rows, int taps, int cin, int cout, int relu, int64_t* next) {
   const int64_t size = block_rows(cout);
@@ -133,13 +133,14 @@ void instseg_conv(const float* x, const int32_t* table, const float* w, const fl
   }
 }
 
-// dw [taps, cin, cout] += sum_n x[table[n, k]]^T dy[n]; every thread brings its own dw.
+// dw [taps, cin, cout] += sum_n x[table[n, k]]^T dy[n] over every `workers`-th block of rows from block `worker` on.
+// Every worker brings its own dw, and the blocks are fixed, so that the sum does not depend on who was faster.
 void instseg_conv_weight_grad(const float* x, const int32_t* table, const float* dy, float* dw, int64_t rows, int taps, int cin,
-                              int cout, int64_t* next) {
+                              int cout, int worker, int workers) {
   const int64_t size = 512;
   std::vector<const float*> source(size), grad(size);
-  int64_t begin, end;
-  while (take_block(next, size, rows, &begin, &end)) {
+  for (int64_t begin = worker * size; begin < rows; begin += workers * size) {
+    const int64_t end = std::min(begin + size, rows);
     for (int k = 0; k < taps; ++k) {
       int pairs = 0;
       for (int64_t n = begin; n < end; ++n) {

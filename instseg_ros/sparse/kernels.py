@@ -1,7 +1,7 @@
 """The compiled CPU kernels: loading them and running them on several threads.
 
 `kernels.cpp` is a plain C library; ctypes releases the interpreter lock, so the same call runs in a small thread pool
-and its blocks of rows are shared out through one counter.
+and shares out its blocks of rows.
 """
 
 __all__ = ["available", "conv", "conv_weight_grad", "neighbors", "set_threads"]
@@ -39,7 +39,7 @@ def _library() -> ctypes.CDLL | None:
         library = ctypes.CDLL(str(path))
         pointer, wide, narrow = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
         library.instseg_conv.argtypes = [pointer] * 6 + [wide] + [narrow] * 4 + [pointer]
-        library.instseg_conv_weight_grad.argtypes = [pointer] * 4 + [wide] + [narrow] * 3 + [pointer]
+        library.instseg_conv_weight_grad.argtypes = [pointer] * 4 + [wide] + [narrow] * 5
         library.instseg_neighbors.argtypes = [pointer] * 5 + [wide]
         return library
     return None
@@ -57,9 +57,12 @@ def _loaded() -> ctypes.CDLL:
     return library
 
 
-def _run(call: Callable[[int], None], rows: int) -> None:
-    """Run `call(thread)` in as many threads as the work is worth, the last of them this one."""
-    workers = min(_threads, 1 + rows // _MIN_ROWS_PER_THREAD)
+def _workers(rows: int) -> int:
+    return min(_threads, 1 + rows // _MIN_ROWS_PER_THREAD)
+
+
+def _run(call: Callable[[int], None], workers: int) -> None:
+    """Run `call(worker)` in as many threads, the last of them this one."""
     futures = [_pool().submit(call, i) for i in range(workers - 1)]
     call(workers - 1)
     for future in futures:
@@ -104,7 +107,7 @@ def conv(
             rows, taps, cin, width, int(relu), ctypes.addressof(counter),
         )
 
-    _run(call, rows)
+    _run(call, _workers(rows))
     return out if width == cout else out[:, :cout].contiguous()
 
 
@@ -115,16 +118,15 @@ def conv_weight_grad(x: Tensor, table: Tensor, grad: Tensor) -> Tensor:
     cin, cout = x.shape[1], grad.shape[1]
     width = _padded(cout)
     x, table, grad = x.contiguous(), table.contiguous(), _pad_last(grad, width).contiguous()
-    partial = torch.zeros((max(1, _threads), taps, cin, width), dtype=torch.float32)
-    counter = ctypes.c_int64(0)
+    workers = _workers(rows)
+    partial = torch.zeros((workers, taps, cin, width), dtype=torch.float32)
 
-    def call(thread: int) -> None:
+    def call(worker: int) -> None:
         library.instseg_conv_weight_grad(
-            x.data_ptr(), table.data_ptr(), grad.data_ptr(), partial[thread].data_ptr(),
-            rows, taps, cin, width, ctypes.addressof(counter),
+            x.data_ptr(), table.data_ptr(), grad.data_ptr(), partial[worker].data_ptr(), rows, taps, cin, width, worker, workers
         )
 
-    _run(call, rows)
+    _run(call, workers)
     return partial.sum(0)[..., :cout]
 
 
