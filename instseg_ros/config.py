@@ -107,7 +107,7 @@ class GroupingConfig:
     embedding_scale: float = setting(1.0, "weight of the embedding distance", ge=0.0, le=100.0)
     offset_scale: float = setting(2.0, "weight of the distance between predicted centres, 1/m", ge=0.0, le=100.0)
     cell_size: float = setting(0.2, "edge of the cells that condense a component, in scaled feature units", ge=0.0, le=10.0)
-    merge_distance: float = setting(0.5, "clusters closer than this in scaled feature units stay one", ge=0.0, le=10.0)
+    merge_distance: float = setting(0.4, "clusters closer than this in scaled feature units stay one", ge=0.0, le=10.0)
     min_score: float = setting(0.2, "segments with a lower mean class probability are dropped", ge=0.0, le=1.0)
 
 

@@ -7,17 +7,12 @@ from dataclasses import dataclass, fields
 from typing import Literal, Protocol
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from instseg_ros.config import TrackingConfig
 from instseg_ros.errors import DataError
 from instseg_ros.grouping.segmentation import Segment, Segmentation
 from instseg_ros.mapping.update import coord_keys, voxel_centers
-
-_MOSTLY = 0.5
-"""Share of voxels from which on an instance was absorbed by another, or a new segment came out of another."""
+from instseg_ros.matching import assign, main_owner, tally
 
 
 @dataclass(frozen=True)
@@ -43,8 +38,8 @@ class TrackEvent:
     """What happened to an instance."""
 
     kind: Literal["born", "updated", "merged", "split", "retired"]
-    """born: a new id. updated: other voxels, class or score, or back after it had vanished. merged: its voxels went to `other`. split: came out of
-    `other`, under a new id or under the one it had before it merged. retired: gone for good."""
+    """born: a new id. updated: other voxels, class or score, or back after it had vanished. merged: its voxels went to `other`.
+    split: came out of `other`, under a new id or under the one it had before it merged. retired: gone for good."""
     id: int
     other: int
     """Instance id that it merged into or split from, else 0."""
@@ -81,8 +76,9 @@ class Delta(Protocol):
 class InstanceTracker:
     """Gives segments ids that stay with their objects.
 
-    Only instances whose segments changed are looked at. An instance that loses its segment, or is absorbed by another, is remembered
-    for `retire_after` updates with the voxels it had; a segment that appears on them takes the old id. Ids are never given to another object.
+    Only instances whose segments changed are looked at. An instance that loses its segment, or is absorbed by another, is
+    remembered for `retire_after` updates with the voxels it had; a segment that appears on them takes the old id. Ids are never
+    given to another object.
 
     Args:
         config: thresholds.
@@ -131,7 +127,7 @@ class InstanceTracker:
         return self._apply(segment_ids, segments, before, owners, old_ids, voxel_map, stamp_ns) + self._expire()
 
     def _involved(self, segmentation: Segmentation, voxel_map: Map) -> tuple[list[int], list[int]]:
-        """Changed segments in the order of their first voxel, and the instances (ascending) that lose or change their segment."""
+        """Changed segments in the order of their first voxel, and the instances (ascending) that may lose or change theirs."""
         touched = segmentation.touched if self._bound else set(segmentation.segments)
         if self._bound:
             old = {self._id_of_segment.pop(s) for s in touched | segmentation.gone if s in self._id_of_segment}
@@ -148,22 +144,22 @@ class InstanceTracker:
         """The id of an instance for every segment, 0 for those that nobody claims: the assignment of greatest total IoU."""
         if not segments:
             return []
-        shared = _tally(before)
+        shared = tally(before)
         sizes = {i: int(np.count_nonzero(self.instance_of[self._slots[i]] == i)) for i in old_ids}
-        for key, count in _tally([self.last_owner[s.slots] for s in segments]).items():
+        for key, count in tally([self.last_owner[s.slots] for s in segments]).items():
             if key[0] in self._dormant:
                 shared[key] = count
                 sizes[key[0]] = self._dormant[key[0]].instance.voxels
-        row_of = {i: r for r, i in enumerate([*old_ids, *sorted(set(sizes) - set(old_ids))])}  # living ones first: they win ties
+        ids = [*old_ids, *sorted(set(sizes) - set(old_ids))]  # living ones first: they win ties
+        row_of = {i: r for r, i in enumerate(ids)}
         pairs = []
         for (i, k), count in shared.items():
             size, other = sizes[i], len(segments[k].slots)
             iou, contained = count / (size + other - count), count / min(size, other)
             if iou >= self.config.min_overlap or contained >= self.config.min_contained:
                 pairs.append((row_of[i], k, iou))
-        ids = list(row_of)
         owners = [0] * len(segments)
-        for r, k in _assign(pairs, len(ids), len(segments)):
+        for r, k in assign(pairs, len(ids), len(segments)):
             owners[k] = ids[r]
         return owners
 
@@ -191,14 +187,14 @@ class InstanceTracker:
         return events
 
     def _event(self, segment: Segment, previous: np.ndarray, owner: int) -> TrackEvent | None:
-        """What a segment means for the instance `owner` (0 = a new one); None where nothing changed. New ids are dealt out here."""
+        """What a segment means for the instance `owner` (0 = a new one); None if nothing changed. Deals out new ids."""
         if owner in self.instances:
             known = self.instances[owner]
             same_voxels = len(previous) == known.voxels and bool((previous == owner).all())
             if same_voxels and (segment.class_index, segment.score) == (known.class_index, known.score):
                 return None
             return TrackEvent("updated", owner, 0, segment.class_index)
-        source = _main_owner(previous, len(previous))
+        source = main_owner(previous, len(previous))
         if owner:
             merged_into = self._dormant[owner].merged_into
             if not merged_into:
@@ -229,7 +225,7 @@ class InstanceTracker:
         del self._slots[i]
         if not len(slots):
             return [TrackEvent("retired", i, 0, instance.class_index)]
-        into = _main_owner(self.instance_of[slots], len(slots))
+        into = main_owner(self.instance_of[slots], len(slots))
         self.last_owner[slots] = i
         deadline = self._updates + self.config.retire_after
         self._dormant[i] = _Dormant(instance, deadline, into)
@@ -285,53 +281,13 @@ class InstanceTracker:
             asleep = zip(_unpack("dormant", state), state["dormant.deadline"], state["dormant.merged_into"], strict=True)
             tracker._dormant = {i.id: _Dormant(i, int(deadline), int(into)) for i, deadline, into in asleep}
         except (KeyError, ValueError) as error:
-            raise DataError(f"the saved ids are damaged ({error!r}): start with a fresh map, or load another file") from error
+            raise DataError(f"the saved ids are damaged ({error!r}): start afresh, or load another file") from error
         tracker._deadlines = deque(sorted((d.deadline, i) for i, d in tracker._dormant.items()))
         tracker._slots = _slots_by_id(tracker.instance_of)
         if set(tracker._slots) != set(tracker.instances) or max([0, *tracker.instances, *tracker._dormant]) >= tracker._next_id:
-            raise DataError("the saved ids are damaged (voxels and instances disagree): start with a fresh map, or load another file")
+            raise DataError("the saved ids are damaged (voxels and instances disagree): start afresh, or load another file")
         tracker._bound = False
         return tracker
-
-
-def _tally(ids: list[np.ndarray]) -> dict[tuple[int, int], int]:
-    """How often id i (not 0) stands in array k: {(i, k): count}."""
-    count = len(ids)
-    column = np.repeat(np.arange(count), [len(a) for a in ids])
-    flat = np.concatenate(ids).astype(np.int64)
-    keys, numbers = np.unique(flat * count + column, return_counts=True)
-    return {(int(key) // count, int(key) % count): int(n) for key, n in zip(keys, numbers, strict=True) if key >= count}
-
-
-def _assign(pairs: list[tuple[int, int, float]], rows: int, columns: int) -> list[tuple[int, int]]:
-    """The pairs (row, column) of the greatest total value, each row and column in one at most.
-
-    Solved for each connected block of pairs alone, so that ties in it are broken alike whatever else is there.
-    """
-    if not pairs:
-        return []
-    r, k, value = (np.array(column) for column in zip(*pairs, strict=True))
-    graph = coo_array((np.ones(len(r)), (r, rows + k)), shape=(rows + columns, rows + columns))
-    block_of = connected_components(graph, directed=False)[1][r]
-    order = np.argsort(block_of, kind="stable")
-    chosen = []
-    for block in np.split(order, np.flatnonzero(np.diff(block_of[order])) + 1):
-        block_rows, row = np.unique(r[block], return_inverse=True)
-        block_columns, column = np.unique(k[block], return_inverse=True)
-        table = np.zeros((len(block_rows), len(block_columns)))
-        table[row, column] = value[block]
-        for a, b in zip(*linear_sum_assignment(table, maximize=True), strict=True):
-            if table[a, b] > 0.0:
-                chosen.append((int(block_rows[a]), int(block_columns[b])))
-    return chosen
-
-
-def _main_owner(ids: np.ndarray, count: int) -> int:
-    """The id (not 0) that stands most often in `ids`, if on at least `_MOSTLY` of `count` voxels, else 0."""
-    values, numbers = np.unique(ids[ids > 0], return_counts=True)
-    if not len(values) or numbers.max() < _MOSTLY * count:
-        return 0
-    return int(values[numbers.argmax()])
 
 
 def _slots_by_id(instance_of: np.ndarray) -> dict[int, np.ndarray]:
@@ -346,8 +302,9 @@ def _pack(prefix: str, instances: list[Instance]) -> dict[str, np.ndarray]:
     arrays = {}
     for f in fields(Instance):
         values = [getattr(i, f.name) for i in instances]
-        kind = np.float32 if f.name.endswith("_m") else np.float64 if f.name == "score" else np.int64
-        arrays[f"{prefix}.{f.name}"] = np.array(values, kind).reshape((len(values), 3) if f.name.endswith("_m") else len(values))
+        vector = f.name.endswith("_m")
+        kind = np.float32 if vector else np.float64 if f.name == "score" else np.int64
+        arrays[f"{prefix}.{f.name}"] = np.array(values, kind).reshape((len(values), 3) if vector else len(values))
     return arrays
 
 

@@ -38,7 +38,9 @@ class Scene:
         self.segments: dict[int, Segment] = {}
         self.next, self.step, self.stamp = 1000, id_step, 0
 
-    def show(self, *parts: range | list[int], exchanged: range | list[int] = NOTHING, removed: range | list[int] = NOTHING) -> list[TrackEvent]:
+    def show(
+        self, *parts: range | list[int], exchanged: range | np.ndarray = NOTHING, removed: range | np.ndarray = NOTHING
+    ) -> list[TrackEvent]:
         exchanged, removed = np.array(exchanged, np.int32), np.array(removed, np.int32)
         old = {tuple(s.slots): i for i, s in self.segments.items() if not np.isin(s.slots, exchanged).any()}
         now, touched = {}, set()
@@ -56,9 +58,8 @@ class Scene:
         for i, s in now.items():
             segment[s.slots] = i
         self.stamp += 100
-        return self.tracker.associate(
-            Segmentation(segment, now, touched, gone), Line(), self.stamp, Delta(exchanged, np.concatenate([exchanged, removed]))
-        )
+        delta = Delta(exchanged, np.concatenate([exchanged, removed]))
+        return self.tracker.associate(Segmentation(segment, now, touched, gone), Line(), self.stamp, delta)
 
     def ids(self) -> list[int]:
         """Ids of the segments, in order of their first slot; checks that each has exactly one."""
@@ -170,7 +171,8 @@ def test_ids_are_unique_and_independent_of_segment_ids_and_of_saving(seed: int, 
         if rng.random() < 0.7:
             cuts[rng.integers(8)] = rng.integers(1, 120)
             cuts = np.unique(cuts)
-            cuts = np.sort(np.concatenate([cuts, rng.choice(np.setdiff1d(np.arange(1, 120), cuts), 8 - len(cuts), replace=False)]))
+            more = rng.choice(np.setdiff1d(np.arange(1, 120), cuts), 8 - len(cuts), replace=False)
+            cuts = np.sort(np.concatenate([cuts, more]))
         parts = [range(a, b) for a, b in zip(cuts[:-1], cuts[1:], strict=True) if rng.random() < 0.8]
         exchanged = np.flatnonzero(rng.random(120) < rng.choice([0.0, 0.1]))
         events = scene.show(*parts, exchanged=exchanged)

@@ -10,7 +10,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 _BASE = (1 << 21) + 16
-"""Digits of a key: wider than the range of a coordinate by more than any bridge, so that a step never runs into the next digit."""
+"""Base of the digits of a key: wider than a coordinate's range by more than any bridge, so that no step runs into the next."""
 
 
 class VoxelLookup(Protocol):
@@ -57,8 +57,8 @@ def connect(keys: np.ndarray, reach: int) -> np.ndarray:
     count = len(keys)
     near = np.flatnonzero(np.diff(keys) <= reach)
     sources, targets = [near], [near + 1]
-    # The voxels of one column (fixed x, y) within reach form a run of the sorted keys no longer than 2 reach. Linking to its first
-    # and last is enough: what lies between is within reach of one of them, and gaps up to `reach` in a column are linked above.
+    # The voxels of one column (fixed x, y) within reach are a run of the sorted keys, no longer than 2 reach. Linking to its
+    # first and last is enough: what lies between is within reach of one of them, and such gaps in a column are linked above.
     for dx in range(reach + 1):
         for dy in range(1 if dx == 0 else -reach, reach + 1):
             column = keys + (dx * _BASE + dy) * _BASE
@@ -74,7 +74,7 @@ def connect(keys: np.ndarray, reach: int) -> np.ndarray:
 
 
 def contacts(keys: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Pairs of touching voxels (26-neighbourhood): indices [P] out of `rows` and [P] of the neighbours, into the sorted `keys`."""
+    """Pairs of touching voxels (26-neighbourhood) among sorted keys: indices [P] taken from `rows`, [P] of their neighbours."""
     steps = np.array([(x * _BASE + y) * _BASE + z for x in (-1, 0, 1) for y in (-1, 0, 1) for z in (-1, 0, 1)], np.int64)
     wanted = (keys[rows][:, None] + steps[steps != 0]).ravel()
     place = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
@@ -95,8 +95,9 @@ class ComponentChange:
 class Components:
     """Components of the foreground.
 
-    A component that a change touches ends, and what it held is connected anew, together with the new foreground; the rest is not
-    looked at. That is enough: two old voxels that are linked were in one component before, and a new voxel's surroundings are searched.
+    A component that a change touches ends, and what it held is connected anew, together with the new foreground; the rest is
+    not looked at. That is enough: two old voxels that are linked were in one component before, and the surroundings of new ones
+    are searched.
 
     Args:
         reach: foreground voxels up to this far apart (Chebyshev) are linked.
@@ -110,7 +111,9 @@ class Components:
         """Slots [n] int32 of every component, in canonical order."""
         self._next = 0
 
-    def update(self, voxel_map: VoxelLookup, removed: np.ndarray, present: np.ndarray, foreground: np.ndarray) -> ComponentChange:
+    def update(
+        self, voxel_map: VoxelLookup, removed: np.ndarray, present: np.ndarray, foreground: np.ndarray
+    ) -> ComponentChange:
         """Take one change of the map.
 
         Args:

@@ -1,4 +1,4 @@
-"""Splitting a component by HDBSCAN on instance embeddings and predicted centres (SSEN's grouping, with a spatial offset beside it)."""
+"""Splitting a component by HDBSCAN on embeddings and predicted centres: SSEN's grouping with a spatial offset added."""
 
 __all__ = ["MAX_CELLS", "features", "split_hdbscan"]
 
@@ -11,7 +11,9 @@ from instseg_ros.grouping.segmentation import PredictionRows
 from instseg_ros.grouping.weighted_hdbscan import weighted_hdbscan
 
 MAX_CELLS = 1000
-"""Clustering time grows with the square of the cells; a component with more gets coarser cells."""
+"""Clustering time grows with the square of the cells; a component that would have more gets coarser cells."""
+MIN_CELLS = 200
+"""Fewer cells than this are never made coarser."""
 
 
 def features(points_m: np.ndarray, rows: PredictionRows, config: GroupingConfig) -> np.ndarray:
@@ -48,9 +50,13 @@ def split_hdbscan(points_m: np.ndarray, rows: PredictionRows, config: GroupingCo
     radius = np.sqrt(((where - where.mean(axis=0)) ** 2).sum(axis=1).max())
     if 2.0 * radius <= config.merge_distance:
         return one
-    cells = condense(where, config.cell_size, int(np.clip(count // 2, 200, MAX_CELLS)))
+    # At most half as many cells as voxels: what does not condense is noise in the features, which larger cells average out
+    cells = condense(where, config.cell_size, int(np.clip(count // 2, MIN_CELLS, MAX_CELLS)))
     size = config.min_cluster_voxels
-    labels, membership = weighted_hdbscan(cells.means, cells.counts, size, size, config.merge_distance, floor=cells.size)
+    merge_distance = max(config.merge_distance, cells.size)  # within a cell nothing is told apart
+    labels, membership = weighted_hdbscan(
+        cells.means, cells.counts, size, size, merge_distance, floor=cells.size, root_competes=False
+    )
     labels = _noise_to_nearest(cells.means, labels)
     return labels[cells.cell_of], membership[cells.cell_of]
 

@@ -1,8 +1,8 @@
 """HDBSCAN for weighted items: the clusters that HDBSCAN would find if every item stood there as often as its weight says.
 
 Campello, Moulavi, Sander: "Density-Based Clustering Based on Hierarchical Density Estimates" (PAKDD 2013); selection with a
-distance threshold: Malzer, Baum: "A Hybrid Approach To Hierarchical Density-based Cluster Selection" (2019). With unit weights and
-no floor the labels are those of the `hdbscan` library with `allow_single_cluster=True`.
+distance threshold: Malzer, Baum: "A Hybrid Approach To Hierarchical Density-based Cluster Selection" (2019). With unit weights,
+no floor and a competing root the labels are those of the `hdbscan` library with `allow_single_cluster=True`.
 """
 
 __all__ = ["weighted_hdbscan"]
@@ -13,7 +13,8 @@ from scipy.spatial.distance import cdist
 
 
 def weighted_hdbscan(
-    items: np.ndarray, weights: np.ndarray, min_cluster_size: int, min_samples: int, epsilon: float = 0.0, floor: float = 0.0
+    items: np.ndarray, weights: np.ndarray, min_cluster_size: int, min_samples: int, epsilon: float = 0.0, floor: float = 0.0,
+    root_competes: bool = True,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Cluster weighted items.
 
@@ -24,6 +25,9 @@ def weighted_hdbscan(
         min_samples: weight within the core distance of an item (besides one point of the item itself).
         epsilon: clusters that part at a smaller distance stay one.
         floor: distances below this count as this (what an item stands for is spread about so far).
+        root_competes: whether all items as one cluster compete for stability with the clusters in it. As the root begins at
+            density 0, it wins over clusters that part at less than about twice the distance of their own items; without it,
+            all is one cluster only where no two parts are farther apart than epsilon.
 
     Returns:
         labels [m] int64, -1 = noise, and membership [m] in 0..1: how near to the densest part of its cluster an item lies.
@@ -34,7 +38,7 @@ def weighted_hdbscan(
     floor = max(floor, 1e-12)
     left, right, height = _single_linkage(_spanning_tree(items, _core_distances(items, weights, min_samples), floor))
     tree = _CondensedTree(left, right, height, weights, min_cluster_size, floor)
-    selected = tree.merge_below(tree.excess_of_mass(), epsilon)
+    selected = tree.merge_below(tree.excess_of_mass(root_competes), epsilon)
     return tree.labels(selected, epsilon)
 
 
@@ -88,7 +92,7 @@ def _single_linkage(edges: np.ndarray) -> tuple[list[int], list[int], list[float
 
 
 class _CondensedTree:
-    """The dendrogram with splits only where both sides weigh `min_cluster_size`; cluster 0 is the root, children follow parents.
+    """The dendrogram with splits only where both sides weigh `min_cluster_size`; cluster 0 is the root, children come later.
 
     Density is lambda = 1 / distance. An item leaves its cluster at `left_at`; a cluster begins at `birth`.
     """
@@ -137,9 +141,11 @@ class _CondensedTree:
         np.maximum.at(self.death, owner, left_at)
         np.maximum.at(self.death, self.parent[1:], births[1:])
 
-    def excess_of_mass(self) -> list[int]:
-        """The disjoint clusters of the greatest total stability (the root may be one)."""
+    def excess_of_mass(self, root_competes: bool) -> list[int]:
+        """The disjoint clusters of the greatest total stability; the root only if it competes or there is no other."""
         best = self.stability.copy()
+        if not root_competes and self.children[0]:
+            best[0] = -1.0
         chosen = [True] * len(best)
         for c in range(len(best) - 1, -1, -1):
             below = sum(best[k] for k in self.children[c])

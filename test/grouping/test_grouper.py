@@ -22,13 +22,14 @@ CHAIR, TABLE, WALL = 4, 6, 0
 
 def update(coords: np.ndarray, deleted: np.ndarray | None = None) -> MapUpdate:
     gone = np.zeros((0, 3), np.int32) if deleted is None else deleted
-    return MapUpdate(coords.astype(np.int32), np.zeros((len(coords), 3), np.uint8), np.ones(len(coords), np.float32), VOXEL_M, deleted=gone)
+    count = len(coords)
+    return MapUpdate(
+        coords.astype(np.int32), np.zeros((count, 3), np.uint8), np.ones(count, np.float32), VOXEL_M, deleted=gone
+    )
 
 
 def empty_prediction(capacity: int, dim: int = 4) -> PredictionRows:
-    return PredictionRows(
-        np.zeros((capacity, NUM_CLASSES), np.float32), np.zeros((capacity, dim), np.float32), np.zeros((capacity, 3), np.float32)
-    )
+    return PredictionRows(*(np.zeros((capacity, width), np.float32) for width in (NUM_CLASSES, dim, 3)))
 
 
 def grown(prediction: PredictionRows, capacity: int) -> PredictionRows:
@@ -39,10 +40,13 @@ def grown(prediction: PredictionRows, capacity: int) -> PredictionRows:
 
 
 def box(low: tuple[int, int, int], high: tuple[int, int, int]) -> np.ndarray:
-    return np.stack(np.meshgrid(*[np.arange(a, b) for a, b in zip(low, high, strict=True)], indexing="ij"), -1).reshape(-1, 3).astype(np.int32)
+    axes = [np.arange(a, b, dtype=np.int32) for a, b in zip(low, high, strict=True)]
+    return np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
 
 
-def predict(prediction: PredictionRows, slots: np.ndarray, class_index: int, embedding: float, offset: np.ndarray | float = 0.0) -> None:
+def predict(
+    prediction: PredictionRows, slots: np.ndarray, class_index: int, embedding: float, offset: np.ndarray | float = 0.0
+) -> None:
     prediction.semantic[slots] = 0.1 / (NUM_CLASSES - 1)
     prediction.semantic[slots, class_index] = 0.9
     prediction.embedding[slots] = embedding
@@ -144,7 +148,8 @@ def test_a_gap_within_the_bridge_is_closed_and_a_wider_one_is_not() -> None:
         first, second = box((0, 0, 0), (4, 4, 4)), box((4 + gap, 0, 0), (8 + gap, 4, 4))
         voxel_map, delta, prediction, _ = one_update(first, second)
         predict(prediction, voxel_map.live_slots(), TABLE, 0.0)
-        result = Grouper(GroupingConfig(bridge_voxels=2, offset_scale=0.0)).regroup(voxel_map, prediction, voxel_map.live_slots(), delta)
+        grouper = Grouper(GroupingConfig(bridge_voxels=2, offset_scale=0.0))
+        result = grouper.regroup(voxel_map, prediction, voxel_map.live_slots(), delta)
         assert len(result.segments) == expected
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
-from instseg_ros.grouping.weighted_hdbscan import weighted_hdbscan
+from instseg_ros.grouping.weighted_hdbscan import _core_distances, weighted_hdbscan
 
 
 def blobs(seed: int, count: int, clusters: int, dim: int = 3) -> np.ndarray:
@@ -37,23 +37,38 @@ def test_unit_weights_equal_the_library(seed: int, count: int, clusters: int, si
     points = blobs(seed, count, clusters)
     labels, membership = weighted_hdbscan(points, np.ones(count, np.int64), size, size, epsilon)
     library = hdbscan.HDBSCAN(
-        min_cluster_size=size, min_samples=size, metric="precomputed", allow_single_cluster=True, cluster_selection_epsilon=epsilon
+        min_cluster_size=size, min_samples=size, metric="precomputed", allow_single_cluster=True,
+        cluster_selection_epsilon=epsilon,
     )
-    # Core distances make many edges equally long; the library takes those in the order of an unstable sort, which decides a few labels
+    # Core distances make many edges equally long; the library takes those in the order of an unstable sort: that decides
+    # a few labels
     with mock.patch.object(np, "argsort", functools.partial(np.argsort, kind="stable")):
         library.fit(cdist(points, points))
     assert same_partition(labels, library.labels_)
     np.testing.assert_allclose(membership, library.probabilities_, atol=1e-9)
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10_000), count=st.integers(12, 60), size=st.integers(6, 20), epsilon=st.sampled_from([0.0, 0.5]))
 def test_a_weight_is_that_many_points(seed: int, count: int, size: int, epsilon: float) -> None:
     points = blobs(seed, count, 3)
     weights = np.random.default_rng(seed).integers(1, 6, count)  # below `size`: no item is a cluster of its own
-    labels, _ = weighted_hdbscan(points, weights, size, size, epsilon, floor=0.05)
-    repeated, _ = weighted_hdbscan(np.repeat(points, weights, axis=0), np.ones(weights.sum(), np.int64), size, size, epsilon, floor=0.05)
+    # With one sample no two edges are equally long, but for those of an item's own points
+    labels, _ = weighted_hdbscan(points, weights, size, 1, epsilon, floor=1e-3)
+    everyone = np.repeat(points, weights, axis=0)
+    repeated, _ = weighted_hdbscan(everyone, np.ones(len(everyone), np.int64), size, 1, epsilon, floor=1e-3)
     assert same_partition(np.repeat(labels, weights), repeated)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10_000), count=st.integers(2, 60), samples=st.integers(1, 20))
+def test_core_distances_count_weights(seed: int, count: int, samples: int) -> None:
+    points = blobs(seed, count, 3)
+    weights = np.random.default_rng(seed).integers(1, 12, count)
+    everyone = np.repeat(points, weights, axis=0)
+    distances = np.sort(cdist(points, everyone), axis=1)  # the first is a point of the item itself
+    expected = distances[:, min(samples, len(everyone) - 1)]
+    np.testing.assert_allclose(_core_distances(points, weights, samples), expected, atol=1e-12)
 
 
 @pytest.mark.parametrize("distance, clusters", [(0.3, 1), (2.0, 2)])
@@ -67,3 +82,13 @@ def test_two_heavy_items_are_one_cluster_only_below_epsilon(distance: float, clu
 def test_single_item_is_a_cluster() -> None:
     labels, membership = weighted_hdbscan(np.zeros((1, 3)), np.array([50]), 20, 20)
     assert labels.tolist() == [0] and membership.tolist() == [1.0]
+
+
+def test_without_the_root_near_clusters_stay_apart_and_epsilon_still_makes_one_of_all() -> None:
+    rng = np.random.default_rng(0)
+    points = np.concatenate([rng.normal(0, 0.2, (200, 2)), rng.normal((1.1, 0), 0.2, (200, 2))])
+    ones = np.ones(400, np.int64)
+    assert len(set(weighted_hdbscan(points, ones, 20, 20, 0.25, floor=0.2)[0]) - {-1}) == 1
+    labels, _ = weighted_hdbscan(points, ones, 20, 20, 0.25, floor=0.2, root_competes=False)
+    assert len(set(labels[:200]) - {-1}) == len(set(labels[200:]) - {-1}) == 1 and len(set(labels) - {-1}) == 2
+    assert len(set(weighted_hdbscan(points, ones, 20, 20, 2.0, floor=0.2, root_competes=False)[0]) - {-1}) == 1
