@@ -36,7 +36,7 @@ class MapPictures:
     supersample: int = 2
 
     @staticmethod
-    def choose_view(cloud: LabelledCloud, voxel_size_m: float, elevation_deg: float = 38.0) -> View:
+    def choose_view(cloud: LabelledCloud, voxel_size_m: float, elevation_deg: float = 42.0) -> View:
         """The side from which most of the objects are seen."""
         objects = ~np.isin(cloud.class_index, BACKGROUND)
         if not objects.any():
@@ -67,13 +67,13 @@ class MapPictures:
         faded = (0.5 * cloud.colors + 0.5 * grey) * (1.0 - FADE) + 255.0 * FADE
         is_object = cloud.instance > 0
         colors = np.where(is_object[:, None], instance_color(cloud.instance), faded.astype(np.uint8))
-        return self._draw(colors, self._labels() if labels else (), cloud.instance.astype(np.int64))
+        return self._draw(colors, self._labels() if labels else (), cloud.instance.astype(np.int32))
 
     def classes(self) -> np.ndarray:
         """The map in ScanNet's class colours [H, W, 3] uint8."""
         palette = np.full((256, 3), UNKNOWN_COLOR, np.uint8)
         palette[: len(CLASS_COLORS)] = CLASS_COLORS
-        return self._draw(palette[self.cloud.class_index], outline=self.cloud.class_index.astype(np.int64))
+        return self._draw(palette[self.cloud.class_index], outline=self.cloud.class_index.astype(np.int32))
 
     def _labels(self) -> list[Label]:
         found = []

@@ -22,7 +22,7 @@ class View:
 
     azimuth_deg: float = 35.0
     """The viewer stands in this direction from the map, counted from +x towards +y."""
-    elevation_deg: float = 38.0
+    elevation_deg: float = 42.0
     """Height of the viewer over the horizon; 90 is straight from above."""
 
     @property
@@ -152,18 +152,29 @@ def _shade(
     filled = key != EMPTY
     name = (key & np.uint64(0xFFFFFFFF)).astype(np.int64)
     voxel, face = np.where(filled, name >> 2, 0), np.where(filled, name & 3, 0)
-    light = 0.45 * FACE_LIGHT[face] + 0.55 * _soft_light(points_m, voxel_size_m, frame)[voxel]
+    light = (0.45 * FACE_LIGHT[None, :] + 0.55 * _soft_light(points_m, voxel_size_m, frame)[:, None]).astype(np.float32)[voxel, face]
     pixels = max(frame.scale * voxel_size_m, 1.0)
-    depth = np.where(filled, frame.project(points_m)[voxel, 2], 0.0) / voxel_size_m
-    # hollows: what lies behind the mean depth around it is darkened (Luft et al., Image enhancement by unsharp masking the depth buffer, 2006)
-    sigma = 3.0 * pixels
-    mass = ndimage.gaussian_filter(filled.astype(np.float32), sigma, truncate=2.0)
-    around = ndimage.gaussian_filter(np.where(filled, depth, 0.0).astype(np.float32), sigma, truncate=2.0) / np.maximum(mass, 1e-6)
-    light = light * (1.0 - np.clip((depth - around) * 0.035, 0.0, 0.30)) * (1.0 + np.clip((around - depth) * 0.01, 0.0, 0.06))
-    light = light * _contours(depth, filled, None if outline is None else np.asarray(outline)[voxel])
-    picture = np.clip(colors[voxel] * light[..., None], 0, 255)
+    depth = np.where(filled, (frame.project(points_m)[:, 2] / voxel_size_m).astype(np.float32)[voxel], np.float32(0.0))
+    light = light * _hollows(depth, filled, 3.0 * pixels)
+    light = light * _contours(depth, filled, None if outline is None else np.asarray(outline, np.int32)[voxel])
+    picture = np.clip(colors.astype(np.float32)[voxel] * light[..., None], 0, 255)
     picture[~filled] = 255.0
     return picture.astype(np.uint8)
+
+
+def _hollows(depth: np.ndarray, filled: np.ndarray, sigma_px: float) -> np.ndarray:
+    """Factor [H, W] float32 that darkens what lies behind the mean depth around it, and lifts what stands out.
+
+    Luft, Colditz, Deussen: Image enhancement by unsharp masking the depth buffer, SIGGRAPH 2006. `depth` [H, W] is in voxels.
+    """
+    step = max(1, int(sigma_px / 6.0))  # the mean is smooth: a coarse grid is enough
+    coarse = filled[::step, ::step].astype(np.float32)
+    sigma = sigma_px / step
+    mass = ndimage.gaussian_filter(coarse, sigma, truncate=2.0)
+    around = ndimage.gaussian_filter(depth[::step, ::step] * coarse, sigma, truncate=2.0) / np.maximum(mass, 1e-6)
+    around = np.asarray(Image.fromarray(around).resize((around.shape[1] * step, around.shape[0] * step), Image.Resampling.BILINEAR))
+    behind = depth - around[: depth.shape[0], : depth.shape[1]]
+    return (1.0 - np.clip(behind * 0.035, 0.0, 0.30)) * (1.0 + np.clip(behind * -0.01, 0.0, 0.06))
 
 
 def _soft_light(points_m: np.ndarray, voxel_size_m: float, frame: _Frame) -> np.ndarray:
@@ -188,15 +199,17 @@ def _soft_light(points_m: np.ndarray, voxel_size_m: float, frame: _Frame) -> np.
 
 def _contours(depth: np.ndarray, filled: np.ndarray, outline: np.ndarray | None) -> np.ndarray:
     """Factor [H, W] that draws a line where something stands in front of something else, and around outlined parts."""
-    factor = np.ones(depth.shape)
-    far = np.where(filled, depth, depth[filled].max() + 20.0 if filled.any() else 0.0)
+    factor = np.ones(depth.shape, np.float32)
+    far = np.where(filled, depth, depth[filled].max() + np.float32(20.0) if filled.any() else np.float32(0.0))
     for axis in (0, 1):
-        for step in (-1, 1):
-            jump = np.roll(far, step, axis) - far
-            factor = np.where(filled & (jump > 3.0), np.minimum(factor, 0.55), factor)
-            if outline is not None:
-                differs = (np.roll(outline, step, axis) != outline) & filled & np.roll(filled, step, axis) & (jump >= -1.0)
-                factor = np.where(differs, np.minimum(factor, 0.62), factor)
+        first, second = (slice(None),) * axis + (slice(None, -1),), (slice(None),) * axis + (slice(1, None),)
+        jump = far[second] - far[first]
+        factor[first][filled[first] & (jump > 3.0)] = 0.55
+        factor[second][filled[second] & (jump < -3.0)] = 0.55
+        if outline is not None:
+            differs = (outline[first] != outline[second]) & filled[first] & filled[second] & (factor[first] == 1.0) & (factor[second] == 1.0)
+            factor[first][differs] = 0.62
+            factor[second][differs] = 0.62
     return factor
 
 
@@ -248,7 +261,7 @@ def cutaway(
     return keep & ~(hides & (points_m[:, 2] > ground_m + stub_m))
 
 
-def best_azimuth(points_m: np.ndarray, interesting: np.ndarray, voxel_size_m: float, elevation_deg: float = 38.0, candidates: int = 12) -> float:
+def best_azimuth(points_m: np.ndarray, interesting: np.ndarray, voxel_size_m: float, elevation_deg: float = 42.0, candidates: int = 12) -> float:
     """The azimuth (degrees) from which most of the interesting voxels [N] bool are seen."""
     if not len(points_m):
         return View.azimuth_deg
