@@ -19,6 +19,7 @@ ROOM_TYPES = tuple(LAYOUTS)
 SPLITS = ("train", "validation", "test")
 _TYPE_SHARES = (0.19, 0.19, 0.16, 0.18, 0.14, 0.14)  # of ROOM_TYPES
 _LEAST_FREE_M2 = 2.0  # where a camera can stand
+_LEAST_FURNITURE = 7
 _ATTEMPTS = 20
 _SMALLEST_INSTANCE_M = 0.12  # smaller things on tops are clutter that belongs to no instance
 
@@ -56,17 +57,19 @@ def compose_room(seed: int, split: str = "train", library: str | FurnitureLibrar
         library: as for `furniture_source`: "auto", "procedural", "sweethome3d", the path of a catalogue file, or an opened one.
 
     Raises:
-        DataError: the split is unknown, the catalogue cannot be read, or (never seen) no attempt leaves room to walk.
+        DataError: the split is unknown, the catalogue cannot be read, or (never seen) no attempt is usable.
     """
     if split not in SPLITS:
         raise DataError(f"unknown split {split!r}; there is {', '.join(SPLITS)}")
     draw = furniture_source(library, split).draw
     for attempt in range(_ATTEMPTS):
         room = _compose(np.random.default_rng([SPLITS.index(split), seed, attempt]), draw)
+        if len(room.mesh.instances) < 2 + _LEAST_FURNITURE:  # two are floor and wall
+            continue
         free = free_floor(room.mesh)
         if free.free.sum() * free.cell_m**2 >= _LEAST_FREE_M2:
             return room
-    raise DataError(f"room {seed} of {split} came out too full {_ATTEMPTS} times to walk through; use another seed")
+    raise DataError(f"room {seed} of {split} came out too full or too empty {_ATTEMPTS} times; use another seed")
 
 
 def _compose(rng: np.random.Generator, draw: Draw) -> Room:

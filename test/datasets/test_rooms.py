@@ -22,7 +22,7 @@ def test_rooms_are_whole(seed: int, split: str) -> None:
     room = compose_room(seed, split, "procedural")
     mesh = room.mesh.validate()
     objects = [i for i in mesh.instances if i.class_index not in BACKGROUND]
-    assert 5 <= len(objects) <= 45
+    assert 7 <= len(objects) <= 50
     assert [i.class_index for i in mesh.instances[:2]] == [1, 0]
     assert all(i.class_index != IGNORE for i in mesh.instances)
     assert set(range(len(mesh.instances))) <= set(np.unique(mesh.face_instance).tolist())
