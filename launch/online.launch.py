@@ -1,0 +1,144 @@
+"""Segments a growing map: the segmenter node, with `rgbd:=true` the fusion node before it, with `rviz:=true` RViz.
+
+What is given on the command line counts before `params_file`, that before `preset`, that before config/segmenter.yaml and
+config/fusion.yaml, and those before the nodes' own defaults.
+
+    ros2 launch instseg_ros online.launch.py map_updates:=/mapper/updates rviz:=true
+    ros2 launch instseg_ros online.launch.py rgbd:=true depth:=/camera/depth/image color:=/camera/color/image pose:=/odometry/pose
+"""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from ament_index_python.packages import get_package_share_directory
+from launch import LaunchContext, LaunchDescription
+from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import Node
+from launch_ros.parameter_descriptions import ParameterValue
+
+SHARE = Path(get_package_share_directory("instseg_ros"))
+YES_NO = ["true", "false"]
+
+
+class Given(NamedTuple):
+    """A launch argument that sets a parameter when it is not empty."""
+
+    argument: str
+    parameter: str
+    kind: type
+    nodes: tuple[str, ...]
+    description: str
+    choices: list[str] | None = None
+
+
+PARAMETERS = (
+    Given("voxel_size_m", "voxel_size_m", float, ("segmenter", "fusion"), "voxel size of the map, m; what the weights were trained for"),
+    Given("weights", "weights", str, ("segmenter",), "safetensors file with the network; the shipped weights if empty"),
+    Given("device", "device", str, ("segmenter",), "where the network runs", ["auto", "cpu", "cuda"]),
+    Given("threads", "threads", int, ("segmenter",), "CPU threads of the network; 0 = all cores"),
+    Given("passes", "passes", str, ("segmenter",), "recompute the whole map, or only what changed", ["full", "incremental"]),
+    Given("points_mode", "input.points_mode", str, ("segmenter",), "what a cloud on map_points holds", ["full", "delta"]),
+    Given("colors", "output.colors", str, ("segmenter",), "what the colours of the clouds show", ["instances", "classes", "map"]),
+    Given("save_dir", "save_dir", str, ("segmenter",), "folder that ~/save_map writes to"),
+    Given("pose_source", "pose.source", str, ("fusion",), "where camera poses come from", ["topic", "tf", "folder"]),
+    Given("folder", "folder.path", str, ("fusion",), "recorded RGB-D folder that is played, with pose_source:=folder"),
+    Given("max_depth_m", "max_depth_m", float, ("fusion",), "depth beyond this is not used, m"),
+    Given("publish_period_s", "publish_period_s", float, ("fusion",), "changed voxels are published this often, s"),
+)
+
+ARGUMENTS = (
+    DeclareLaunchArgument("map_updates", default_value="map_updates", description="topic with the map's changes (instseg_ros/msg/MapUpdate)"),
+    DeclareLaunchArgument("map_points", default_value="map_points", description="topic with the map as a cloud (sensor_msgs/msg/PointCloud2)"),
+    DeclareLaunchArgument("frame", default_value="", description="fixed frame of the map; empty: that of the first update ('map' with rgbd)"),
+    DeclareLaunchArgument("preset", default_value="default", description="base settings: a file of config/presets without .yaml"),
+    DeclareLaunchArgument("params_file", default_value="", description="YAML with parameters of the nodes /segmenter and /fusion"),
+    DeclareLaunchArgument("rgbd", default_value="false", choices=YES_NO, description="fuse depth images here: start the fusion node too"),
+    DeclareLaunchArgument("depth", default_value="depth", description="depth image topic (16UC1 or 32FC1), with rgbd"),
+    DeclareLaunchArgument("color", default_value="color", description="colour image topic registered to the depth, with rgbd"),
+    DeclareLaunchArgument("camera_info", default_value="camera_info", description="camera info topic of the depth image, with rgbd"),
+    DeclareLaunchArgument("pose", default_value="pose", description="pose of the optical frame (geometry_msgs/msg/PoseStamped), with rgbd"),
+    DeclareLaunchArgument("rviz", default_value="false", choices=YES_NO, description="open RViz on the labelled cloud, boxes and texts"),
+    DeclareLaunchArgument("rviz_config", default_value=str(SHARE / "config" / "instseg.rviz"), description="RViz file"),
+    DeclareLaunchArgument("namespace", default_value="", description="namespace of both nodes"),
+    DeclareLaunchArgument("use_sim_time", default_value="false", choices=YES_NO, description="take the time from /clock"),
+    DeclareLaunchArgument(
+        "log_level", default_value="info", choices=["debug", "info", "warn", "error", "fatal"], description="log level of the nodes"
+    ),
+    *(
+        DeclareLaunchArgument(
+            one.argument, default_value="", description=f"{one.description}; empty: as in the files",
+            **({"choices": ["", *one.choices]} if one.choices else {}),
+        )
+        for one in PARAMETERS
+    ),
+)
+
+
+def value_of(context: LaunchContext, argument: str) -> str:
+    """The text a launch argument has."""
+    return LaunchConfiguration(argument).perform(context)
+
+
+def parameters_for(context: LaunchContext, node: str) -> list:
+    """Parameter files and values of a node, the later ones counting more."""
+    files = [SHARE / "config" / f"{node}.yaml"]
+    preset = SHARE / "config" / "presets" / f"{value_of(context, 'preset')}.yaml"
+    if not preset.is_file():
+        names = ", ".join(sorted(path.stem for path in preset.parent.glob("*.yaml")))
+        raise RuntimeError(f"there is no preset {preset.stem!r}: choose one of {names}, or give a file with params_file:=")
+    files.append(preset)
+    own = value_of(context, "params_file")
+    if own:
+        if not Path(own).is_file():
+            raise RuntimeError(f"params_file {own} does not exist")
+        files.append(Path(own))
+    values: dict = {"use_sim_time": value_of(context, "use_sim_time") == "true"}
+    frame = value_of(context, "frame")
+    if frame:
+        values["pose.frame" if node == "fusion" else "input.frame"] = ParameterValue(frame, value_type=str)
+    for one in PARAMETERS:
+        text = value_of(context, one.argument)
+        if node in one.nodes and text:
+            try:
+                values[one.parameter] = ParameterValue(text, value_type=str) if one.kind is str else one.kind(text)
+            except ValueError as error:
+                raise RuntimeError(f"{one.argument}:={text} is no {one.kind.__name__}: {one.description}") from error
+    return [*map(str, files), values]
+
+
+def node_action(context: LaunchContext, name: str, topics: tuple[str, ...]) -> Node:
+    """One of our nodes with its parameters and remapped topics."""
+    return Node(
+        package="instseg_ros", executable=f"{name}_node", name=name, namespace=value_of(context, "namespace"), output="screen",
+        parameters=parameters_for(context, name),
+        remappings=[(topic, value_of(context, topic)) for topic in topics if value_of(context, topic) != topic],
+        arguments=["--ros-args", "--log-level", value_of(context, "log_level")],
+    )
+
+
+def rviz_action(context: LaunchContext) -> Node:
+    """RViz with our displays, moved to the nodes' namespace."""
+    namespace = value_of(context, "namespace").strip("/")
+    moved = [(f"/segmenter/{name}", f"/{namespace}/segmenter/{name}") for name in ("points", "points_delta", "markers")] if namespace else []
+    return Node(
+        package="rviz2", executable="rviz2", name="rviz", output="log", remappings=moved,
+        parameters=[{"use_sim_time": value_of(context, "use_sim_time") == "true"}],
+        arguments=["-d", value_of(context, "rviz_config"), "-f", value_of(context, "frame") or "map"],
+    )
+
+
+def start(context: LaunchContext) -> list:
+    """What the arguments ask for."""
+    actions: list = [node_action(context, "segmenter", ("map_updates", "map_points"))]
+    if value_of(context, "rgbd") == "true":
+        actions.append(node_action(context, "fusion", ("map_updates", "depth", "color", "camera_info", "pose")))
+    if value_of(context, "rviz") == "true":
+        actions.append(rviz_action(context))
+    actions.append(LogInfo(msg=f"instseg_ros: preset {value_of(context, 'preset')}"))
+    return actions
+
+
+def generate_launch_description() -> LaunchDescription:
+    """Called by `ros2 launch`."""
+    return LaunchDescription([*ARGUMENTS, OpaqueFunction(function=start)])
