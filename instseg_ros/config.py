@@ -219,7 +219,7 @@ class FolderConfig:
 class ImagesConfig:
     """How depth, colour and camera info are paired."""
 
-    slop_s: float = setting(0.02, "depth, colour and camera info this close in time are one frame, s", ge=0.0, le=1.0)
+    slop_s: float = setting(0.02, "depth and colour images this close in time are one frame, s", ge=0.0, le=1.0)
     max_waiting_frames: int = setting(10, "frames waiting for a pose or for fusion; the oldest is dropped beyond that", ge=1, le=1000)
     depth_unit_m: float = setting(0.001, "metres per count of 16UC1 depth images", ge=1e-6, le=1.0, fixed=True)
 
