@@ -86,7 +86,7 @@ def test_single_item_is_a_cluster() -> None:
 
 def test_without_the_root_near_clusters_stay_apart_and_epsilon_still_makes_one_of_all() -> None:
     rng = np.random.default_rng(0)
-    points = np.concatenate([rng.normal(0, 0.2, (200, 2)), rng.normal((1.1, 0), 0.2, (200, 2))])
+    points = np.concatenate([rng.normal(0, 0.2, (200, 2)), rng.normal((1.3, 0), 0.2, (200, 2))])
     ones = np.ones(400, np.int64)
     assert len(set(weighted_hdbscan(points, ones, 20, 20, 0.25, floor=0.2)[0]) - {-1}) == 1
     labels, _ = weighted_hdbscan(points, ones, 20, 20, 0.25, floor=0.2, root_competes=False)
