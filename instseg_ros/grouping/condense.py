@@ -24,11 +24,11 @@ class Cells:
 
 
 def _grid(features: np.ndarray, size: float) -> np.ndarray:
-    """Cell [n] of every row, numbered by first appearance of its hash."""
+    """Cell [n] of every row, numbered in the order of their hashes."""
     # From the lowest corner: a cluster may lie anywhere, also about zero, and with growing cells all end in one
     index = ((features - features.min(axis=0)) / size).astype(np.int64)
     # A row is hashed to 64 bits (odd multipliers, xor-shift between): sorting one integer a voxel instead of F. Two different
-    # cells of one component meet with a chance of 1e-13 and would then merely be one cell.
+    # cells of one component meet with a chance of 1e-11 at most and would then merely be one cell.
     hashed = np.zeros(len(index), np.uint64)
     for column in index.T:
         hashed = (hashed ^ column.astype(np.uint64)) * np.uint64(0x9E3779B97F4A7C15)
