@@ -2,8 +2,8 @@
 
 __all__ = ["CaseSource", "HouseSource", "RoomSource", "house_source", "room_sources"]
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Protocol
@@ -11,11 +11,21 @@ from typing import Protocol
 import numpy as np
 
 from instseg_ros.config import FusionConfig
+from instseg_ros.datasets.camera import SceneRenderer
+from instseg_ros.datasets.frames import RgbdFrame
+from instseg_ros.datasets.free_floor import free_floor
 from instseg_ros.datasets.house import load_house
 from instseg_ros.datasets.rooms import Room, compose_room
 from instseg_ros.datasets.scenes import label_voxels
+from instseg_ros.datasets.sensor_noise import add_kinect_noise, noisy_poses
+from instseg_ros.datasets.walk import walk
 from instseg_ros.errors import DataError
 from instseg_ros.evaluation.cases import Case, build_case, cached_case
+
+_FRAMES_PER_M2 = 20.0
+"""Length of a walk by the floor one can stand on; with the margin to furniture and walls that is a part of the room's floor."""
+_MIN_FRAMES = 150
+_FRAME_NS = 100_000_000
 
 
 class CaseSource(Protocol):
@@ -112,12 +122,18 @@ def _settings(source: RoomSource | HouseSource) -> str:
 
 
 def _room_case(name: str, room: Room, source: RoomSource | HouseSource) -> Case:
-    label: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]] = partial(_label, room, source.voxel_size_m)
-    from instseg_ros.datasets.camera import simulate_frames
-
-    frames = simulate_frames(room, source.seed)
+    label = partial(label_voxels, voxel_size_m=source.voxel_size_m, mesh=room.mesh)
+    frames = _frames(room, source.seed)
     return build_case(name, frames, label, FusionConfig(voxel_size_m=source.voxel_size_m), source.frames_per_update)
 
 
-def _label(room: Room, voxel_size_m: float, coords: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return label_voxels(coords, voxel_size_m, room.mesh)
+def _frames(room: Room, seed: int) -> Iterator[RgbdFrame]:
+    """A walk through the room as a robot would record it: noisy depth, and poses that are a little off."""
+    renderer, floor = SceneRenderer(room.mesh, seed), free_floor(room.mesh)
+    area_m2 = len(floor.centers_m()) * floor.cell_m**2
+    poses = walk(renderer, seed, max(_MIN_FRAMES, round(_FRAMES_PER_M2 * area_m2)), floor)
+    rng = np.random.default_rng([seed, 3])
+    reported = noisy_poses(poses, rng)
+    for i, (true, told) in enumerate(zip(poses, reported, strict=True)):
+        frame = add_kinect_noise(renderer.render(true, i * _FRAME_NS), rng)
+        yield replace(frame, T_world_camera=told)
