@@ -107,7 +107,7 @@ def test_a_sphere_seen_from_around_comes_out_at_its_radius():
         poses.append(look(eye, center - eye))
     update = fused([sphere_depth(T, center, 0.5) for T in poses], poses)
     radius = np.linalg.norm(voxel_centers(update.coords, 0.05) - center, axis=1)
-    assert np.abs(radius - 0.5).max() < 0.05 and abs(radius.mean() - 0.5) < 0.01
+    assert np.abs(radius - 0.5).max() < 0.06 and np.mean(np.abs(radius - 0.5) < 0.045) > 0.99 and abs(radius.mean() - 0.5) < 0.01
     area = 4 * np.pi * 0.5**2 / 0.05**2
     assert 0.7 * area < len(update) < 1.0 * area  # one layer, joined over edges and corners: about 0.83
 
