@@ -109,10 +109,11 @@ class FusionWorker:
         """Publish the whole map as a cloud (and as a full update)."""
         self._want("_cloud_wanted")
 
-    def reset(self) -> None:
-        """Forget the map and the frames that wait."""
+    def reset(self, announce: bool) -> None:
+        """Forget the map and the frames that wait; if announced, an empty full update says so at once."""
         with self._ready:
             self._frames.clear()
+            self._full_wanted = announce
         self._want("_reset_wanted")
 
     def _want(self, flag: str) -> None:
@@ -128,9 +129,9 @@ class FusionWorker:
 
     def _step(self) -> float | None:
         if self._reset_wanted:
-            self._reset_wanted, self._dirty, self._stamp_ns = False, False, 0
+            self._reset_wanted, self._dirty, self._began = False, False, False
+            self._stamp_ns = self._stamp_ns if self._full_wanted else 0  # else time itself began anew
             self._fusion.reset()
-            self._began = False  # the next update with content is a full one, stamped by the first frame of the new map
             self._monitor.count("resets")
         with self._ready:
             frame = self._frames.popleft() if self._frames else None

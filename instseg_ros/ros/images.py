@@ -8,7 +8,14 @@ from sensor_msgs.msg import CameraInfo, Image
 from instseg_ros.errors import InputError
 
 _DEPTH = {"16UC1": "u2", "mono16": "u2", "32FC1": "f4"}
-_COLOR = {"rgb8": (3, (0, 1, 2)), "bgr8": (3, (2, 1, 0)), "rgba8": (4, (0, 1, 2)), "bgra8": (4, (2, 1, 0)), "mono8": (1, (0, 0, 0))}
+_COLOR = {
+    "rgb8": (3, (0, 1, 2)),
+    "bgr8": (3, (2, 1, 0)),
+    "rgba8": (4, (0, 1, 2)),
+    "bgra8": (4, (2, 1, 0)),
+    "mono8": (1, (0, 0, 0)),
+}
+"""Channels of each encoding, and which of them are red, green and blue."""
 
 
 def _pixels(msg: Image, dtype: np.dtype, channels: int) -> np.ndarray:
@@ -50,7 +57,7 @@ def color_from_msg(msg: Image) -> np.ndarray:
         InputError: an encoding that is not one of rgb8, bgr8, rgba8, bgra8, mono8, or sizes that disagree.
     """
     if msg.encoding not in _COLOR:
-        raise InputError(f"colour image has encoding {msg.encoding!r}: publish one of {', '.join(_COLOR)} (raw, not compressed)")
+        raise InputError(f"colour image has encoding {msg.encoding!r}: publish one of {', '.join(_COLOR)}, not compressed")
     channels, order = _COLOR[msg.encoding]
     return np.ascontiguousarray(_pixels(msg, np.dtype("u1"), channels)[:, :, list(order)])
 

@@ -51,7 +51,10 @@ class PoseBuffer:
             del self._stamps[0], self._poses[0]
 
     def at(self, stamp_ns: int, max_gap_ns: int) -> np.ndarray | None:
-        """T_world_camera [4, 4] at a moment: as received, or between two poses at most `max_gap_ns` apart. None = not (yet) known."""
+        """T_world_camera [4, 4] at a moment: as received, or between two poses at most `max_gap_ns` apart.
+
+        None = not (yet) known.
+        """
         after = bisect.bisect_left(self._stamps, stamp_ns)
         if after < len(self._stamps) and self._stamps[after] == stamp_ns:
             return self._poses[after]

@@ -150,7 +150,8 @@ class SegmenterNode(Node):
             self.monitor.error("queue full")
             self.get_logger().warning(
                 f"dropped an update of {voxels} voxels: {self.queue.voxels} already wait for the segmenter and "
-                f"input.max_waiting_voxels is {self.queue.max_voxels}; the whole map will be asked for. Raise it, or publish less often",
+                f"input.max_waiting_voxels is {self.queue.max_voxels}; the whole map will be asked for. "
+                "Raise it, or publish less often",
                 throttle_duration_sec=5.0,
             )
 
@@ -158,12 +159,14 @@ class SegmenterNode(Node):
         wanted = self.parameters.config.input.frame
         if wanted and frame_id != wanted:
             raise InputError(
-                f"it is in frame {frame_id!r}, parameter input.frame demands {wanted!r}: change the mapper's frame or the parameter"
+                f"it is in frame {frame_id!r}, parameter input.frame demands {wanted!r}: "
+                "change the mapper's frame or the parameter"
             )
         frame = self.worker.frame_id or self.queue.frame()
         if frame and frame_id != frame:
             raise InputError(
-                f"it is in frame {frame_id!r}, the map in {frame!r}: publish in one fixed frame, or call ~/reset to begin a new map"
+                f"it is in frame {frame_id!r}, the map in {frame!r}: publish in one fixed frame, "
+                "or call ~/reset to begin a new map"
             )
         if abs(voxel_size_m - self._voxel_size_m) > 1e-4 * self._voxel_size_m:
             raise InputError(

@@ -253,7 +253,8 @@ class SegmenterWorker:
     def _check_frame(self, update: MapUpdate, frame_id: str) -> None:
         if frame_id and update.frame_id != frame_id:
             raise InputError(
-                f"the update is in frame {update.frame_id!r}, the map in {frame_id!r}: publish in one fixed frame, or call ~/reset"
+                f"the update is in frame {update.frame_id!r}, the map in {frame_id!r}: "
+                "publish in one fixed frame, or call ~/reset"
             )
 
     def _refuse(self, error: InputError) -> None:
