@@ -50,6 +50,9 @@ PARAMETERS = (
 ARGUMENTS = (
     DeclareLaunchArgument("map_updates", default_value="map_updates", description="topic with the map's changes (instseg_ros/msg/MapUpdate)"),
     DeclareLaunchArgument("map_points", default_value="map_points", description="topic with the map as a cloud (sensor_msgs/msg/PointCloud2)"),
+    DeclareLaunchArgument(
+        "request_full", default_value="", description="service that makes the mapper send its whole map; empty: the fusion node's with rgbd"
+    ),
     DeclareLaunchArgument("frame", default_value="", description="fixed frame of the map; empty: that of the first update ('map' with rgbd)"),
     DeclareLaunchArgument("preset", default_value="default", description="base settings: a file of config/presets without .yaml"),
     DeclareLaunchArgument("params_file", default_value="", description="YAML with parameters of the nodes /segmenter and /fusion"),
@@ -109,10 +112,14 @@ def parameters_for(context: LaunchContext, node: str) -> list:
 
 def node_action(context: LaunchContext, name: str, topics: tuple[str, ...]) -> Node:
     """One of our nodes with its parameters and remapped topics."""
+    remappings = [(topic, value_of(context, topic)) for topic in topics if value_of(context, topic) != topic]
+    if name == "segmenter":
+        own = "fusion/request_full" if value_of(context, "rgbd") == "true" else "request_full"
+        remappings.append(("request_full", value_of(context, "request_full") or own))
     return Node(
         package="instseg_ros", executable=f"{name}_node", name=name, namespace=value_of(context, "namespace"), output="screen",
         parameters=parameters_for(context, name),
-        remappings=[(topic, value_of(context, topic)) for topic in topics if value_of(context, topic) != topic],
+        remappings=remappings,
         arguments=["--ros-args", "--log-level", value_of(context, "log_level")],
     )
 
