@@ -1,0 +1,66 @@
+"""The package as a whole: one version, every message built, settings files that the nodes accept, a command that starts."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+import yaml
+
+from instseg_ros.cli import COMMANDS
+from instseg_ros.config import FusionNodeConfig, SegmenterNodeConfig, from_mapping
+
+ROOT = Path(__file__).parent.parent
+NODES = {"segmenter": SegmenterNodeConfig, "fusion": FusionNodeConfig}
+
+
+def test_one_version_everywhere():
+    in_setup = re.search(r'version="([^"]+)"', (ROOT / "setup.py").read_text())
+    in_xml = ElementTree.parse(ROOT / "package.xml").findtext("version")
+    assert in_setup is not None and in_setup[1] == in_xml
+    assert f"## {in_xml}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_every_message_and_service_is_built():
+    listed = set(re.findall(r'"((?:msg|srv)/\w+\.(?:msg|srv))"', (ROOT / "CMakeLists.txt").read_text()))
+    there = {f"{path.parent.name}/{path.name}" for pattern in ("msg/*.msg", "srv/*.srv") for path in ROOT.glob(pattern)}
+    assert listed == there
+
+
+def test_packages_that_messages_use_are_dependencies():
+    used = {name for path in [*ROOT.glob("msg/*.msg"), *ROOT.glob("srv/*.srv")] for name in re.findall(r"^(\w+)/\w+", path.read_text(), re.M)}
+    used |= {"std_msgs"}  # Header
+    depends = {node.text for node in ElementTree.parse(ROOT / "package.xml").iter("depend")}
+    assert used == depends
+
+
+def test_ros_wheels_are_pinned():
+    lines = [line for line in (ROOT / "scripts/ros-jazzy-wheels.txt").read_text().splitlines() if line and not line.startswith("#")]
+    assert "ros-jazzy-rclpy==7.1.6" in lines
+    assert [line for line in lines if not re.fullmatch(r"[\w-]+==[\w.]+", line) and not line.startswith("cmake>=")] == []
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "config").rglob("*.yaml")), ids=lambda path: path.name)
+def test_node_settings_files_hold_only_known_settings(path):
+    content = yaml.safe_load(path.read_text())
+    sections = {key: value for key, value in content.items() if isinstance(value, dict) and "ros__parameters" in value}
+    if not sections:
+        pytest.skip("no node settings in it")
+    for name, section in sections.items():
+        from_mapping(NODES[name.rsplit("/", 1)[-1]], section["ros__parameters"])
+
+
+def test_rviz_file_shows_what_the_segmenter_publishes():
+    displays = yaml.safe_load((ROOT / "config/instseg.rviz").read_text())["Visualization Manager"]["Displays"]
+    topics = {display["Topic"]["Value"]: display["Topic"] for display in displays if "Topic" in display}
+    assert set(topics) == {"/segmenter/points", "/segmenter/markers"}
+    assert {topic["Durability Policy"] for topic in topics.values()} == {"Transient Local"}
+
+
+def test_every_subcommand_has_a_module_and_the_command_names_it():
+    shown = subprocess.run([sys.executable, "-m", "instseg_ros.cli", "--help"], capture_output=True, text=True, check=True, timeout=60)
+    for name in COMMANDS:
+        assert name in shown.stdout
+        assert (ROOT / "instseg_ros/commands" / f"{name}.py").is_file(), f"instseg {name} has no module"
