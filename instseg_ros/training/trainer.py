@@ -70,7 +70,7 @@ class Trainer:
         self.device = resolve_device(device)
         self.train_files = scene_files(data / "train")
         # partial maps are for training; validation looks at finished ones
-        self.validation_files = [f for f in scene_files(data / "validation") if "partial" not in f.stem]
+        self.validation_files = [f for f in scene_files(data / "validation") if "_part" not in f.stem]
         out.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(config.seed)
         self.model = InstanceNet(config.model).to(self.device)
