@@ -41,8 +41,16 @@ class UpdateRecord:
     def row(self) -> dict[str, Any]:
         """As a row of a report."""
         return {
-            "stamp_ns": self.stamp_ns, "sequence": self.sequence, "frames": self.frames, "changed": self.changed, "voxels": self.voxels,
-            "instances": len(self.ids), "events": self.events, "fuse_ms": self.fuse_ms, "segment_ms": self.segment_ms, "stage_ms": self.stage_ms,
+            "stamp_ns": self.stamp_ns,
+            "sequence": self.sequence,
+            "frames": self.frames,
+            "changed": self.changed,
+            "voxels": self.voxels,
+            "instances": len(self.ids),
+            "events": self.events,
+            "fuse_ms": self.fuse_ms,
+            "segment_ms": self.segment_ms,
+            "stage_ms": self.stage_ms,
         }
 
 
@@ -88,7 +96,9 @@ class FusedUpdate:
     fuse_ms: float
 
 
-def fused_updates(fusion: TsdfFusion, frames: Iterable[RgbdFrame], update_every: int, frame_id: str = "map") -> Iterator[FusedUpdate]:
+def fused_updates(
+    fusion: TsdfFusion, frames: Iterable[RgbdFrame], update_every: int, frame_id: str = "map"
+) -> Iterator[FusedUpdate]:
     """Fuse frames and take an update after every `update_every` of them, and one after the last."""
     count, spent, stamp_ns = 0, 0.0, 0
     for frame in frames:
@@ -110,7 +120,7 @@ def _take(fusion: TsdfFusion, stamp_ns: int, frame_id: str, count: int, spent: f
 
 
 def run_online(
-    segmenter: Segmenter, fusion: TsdfFusion, frames: Iterable[RgbdFrame], update_every: int, on_update: OnUpdate | None = None,
+    segmenter: Segmenter, fusion: TsdfFusion, frames: Iterable[RgbdFrame], update_every: int, on_update: OnUpdate | None = None
 ) -> OnlineRun:
     """Fuse a sequence and segment the map as it grows.
 
@@ -138,12 +148,20 @@ def _run(segmenter: Segmenter, steps: Iterable[FusedUpdate], on_update: OnUpdate
         start = time.perf_counter()
         result = segmenter.process(step.update)
         segment_ms = (time.perf_counter() - start) * 1e3
-        run.records.append(UpdateRecord(
-            stamp_ns=result.stamp_ns, sequence=result.sequence, frames=step.frames, changed=len(step.update) + len(step.update.deleted),
-            voxels=result.voxels, ids=[instance.id for instance in result.instances],
-            events=dict(Counter(event.kind for event in result.events)), fuse_ms=step.fuse_ms, segment_ms=segment_ms,
-            stage_ms=dict(result.stage_ms),
-        ))
+        run.records.append(
+            UpdateRecord(
+                stamp_ns=result.stamp_ns,
+                sequence=result.sequence,
+                frames=step.frames,
+                changed=len(step.update) + len(step.update.deleted),
+                voxels=result.voxels,
+                ids=[instance.id for instance in result.instances],
+                events=dict(Counter(event.kind for event in result.events)),
+                fuse_ms=step.fuse_ms,
+                segment_ms=segment_ms,
+                stage_ms=dict(result.stage_ms),
+            )
+        )
         if on_update is not None:
             on_update(result, step.update)
     return run

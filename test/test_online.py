@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+
 from instseg_ros.datasets.frames import RgbdFrame
 from instseg_ros.mapping.update import MapUpdate
 from instseg_ros.online import OnlineRun, fused_updates, run_online, run_updates
@@ -22,7 +23,16 @@ class CountingFusion:
         coords = np.stack([np.arange(self.taken, self.frames)] * 3, axis=1).astype(np.int32)
         self.taken, self.sequence = self.frames, self.sequence + 1
         count = len(coords)
-        return MapUpdate(coords, np.zeros((count, 3), np.uint8), np.ones(count, np.float32), 0.05, frame_id, stamp_ns, self.sequence - 1, full)
+        return MapUpdate(
+            coords,
+            np.zeros((count, 3), np.uint8),
+            np.ones(count, np.float32),
+            0.05,
+            frame_id,
+            stamp_ns,
+            self.sequence - 1,
+            full,
+        )
 
 
 class CountingSegmenter:
@@ -36,8 +46,12 @@ class CountingSegmenter:
         self.ids.append(len(self.ids) + 1)
         events = [SimpleNamespace(kind="born")] + [SimpleNamespace(kind="updated")] * (len(self.ids) - 1)
         return SimpleNamespace(
-            stamp_ns=update.stamp_ns, sequence=update.sequence, voxels=self.voxels, stage_ms={"network": 2.0 * len(self.ids)},
-            instances=[SimpleNamespace(id=i) for i in self.ids], events=events,
+            stamp_ns=update.stamp_ns,
+            sequence=update.sequence,
+            voxels=self.voxels,
+            stage_ms={"network": 2.0 * len(self.ids)},
+            instances=[SimpleNamespace(id=i) for i in self.ids],
+            events=events,
         )
 
 
@@ -56,7 +70,9 @@ def test_every_frame_ends_up_in_an_update(count, every, expected):
 
 def test_a_run_records_what_happened():
     seen = []
-    run = run_online(CountingSegmenter(), CountingFusion(), frames(7), 3, lambda result, update: seen.append((result.voxels, len(update))))
+    run = run_online(
+        CountingSegmenter(), CountingFusion(), frames(7), 3, lambda result, update: seen.append((result.voxels, len(update)))
+    )
     assert seen == [(3, 3), (6, 3), (7, 1)]
     assert [r.ids for r in run.records] == [[1], [1, 2], [1, 2, 3]]
     figures = run.figures()

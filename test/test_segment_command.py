@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+
 from instseg_ros.cli import main
 from instseg_ros.commands import segment
 from instseg_ros.config import ModelConfig
@@ -13,10 +15,15 @@ from instseg_ros.labels import NYU40_IDS
 from instseg_ros.models.network import InstanceNet
 from instseg_ros.models.weights import save_weights
 from instseg_ros.visual.ply import read_labelled_ply
-from PIL import Image
 
 H, W = 60, 80
 K = np.array([[70.0, 0, 39.5], [0, 70.0, 29.5], [0, 0, 1]])
+
+
+@pytest.fixture(autouse=True)
+def small_pictures(monkeypatch):
+    for name in ("PICTURE_SIZE", "FIGURE_SIZE", "GIF_SIZE"):
+        monkeypatch.setattr(segment, name, (240, 180))
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +49,9 @@ def sequence(tmp_path_factory) -> Path:
         Image.fromarray(color).save(folder / f"c{i}.png")
         T_world_camera = np.array([[1.0, 0, 0, x], [0, -1, 0, 0], [0, 0, -1, 1.5], [0, 0, 0, 1]])
         frames.append({"color": f"c{i}.png", "depth": f"d{i}.png", "stamp": i * 0.1, "T_world_camera": T_world_camera.tolist()})
-    (folder / "sequence.json").write_text(json.dumps({"width": W, "height": H, "K": K.tolist(), "depth_unit_m": 0.001, "frames": frames}))
+    (folder / "sequence.json").write_text(
+        json.dumps({"width": W, "height": H, "K": K.tolist(), "depth_unit_m": 0.001, "frames": frames})
+    )
     return folder
 
 
@@ -70,7 +79,21 @@ EVERYTHING = ["--grouping.min-score", "0.0", "--grouping.min-voxels", "1"]
 
 def test_a_sequence(tmp_path, sequence, weights, capsys):
     out, figure = tmp_path / "out", tmp_path / "docs" / "figure.png"
-    status = main(["segment", str(sequence), "--out", str(out), "--weights", weights, "--update-every", "3", "--figure", str(figure), *EVERYTHING])
+    status = main(
+        [
+            "segment",
+            str(sequence),
+            "--out",
+            str(out),
+            "--weights",
+            weights,
+            "--update-every",
+            "3",
+            "--figure",
+            str(figure),
+            *EVERYTHING,
+        ]
+    )
     assert status == 0
     report = assert_results(out)
     assert report["figures"]["updates"] == 3 and report["figures"]["frames"] == 8
@@ -95,7 +118,11 @@ def test_stride_and_max_frames(tmp_path, sequence, weights):
 
 def test_a_cloud_is_one_update(tmp_path, weights):
     rng = np.random.default_rng(0)
-    np.savez(tmp_path / "cloud.npz", points=rng.uniform(0, 1, (4000, 3)) * [2, 2, 0.3], colors=rng.integers(0, 255, (4000, 3), np.uint8))
+    np.savez(
+        tmp_path / "cloud.npz",
+        points=rng.uniform(0, 1, (4000, 3)) * [2, 2, 0.3],
+        colors=rng.integers(0, 255, (4000, 3), np.uint8),
+    )
     out = tmp_path / "out"
     assert main(["segment", str(tmp_path / "cloud.npz"), "--out", str(out), "--weights", weights, *EVERYTHING]) == 0
     assert assert_results(out)["figures"]["updates"] == 1 and not (out / "growth.gif").exists()

@@ -32,7 +32,8 @@ from instseg_ros.segmenter import LabelledCloud, SegmentationResult, Segmenter
 from instseg_ros.tracking import Instance
 from instseg_ros.visual.pictures import MapPictures, beside, titled, write_gif, write_png
 from instseg_ros.visual.ply import write_labelled_ply
-from instseg_ros.visual.render import View
+from instseg_ros.visual.view import View
+
 
 @dataclass
 class SegmentSettings(SegmenterConfig):
@@ -42,25 +43,44 @@ class SegmentSettings(SegmenterConfig):
 
 
 MAX_GIF_FRAMES = 40
+PICTURE_SIZE, FIGURE_SIZE, GIF_SIZE = (960, 720), (1100, 860), (560, 460)
 TABLE_ROWS = 60
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags of `instseg segment`."""
-    parser.add_argument("source", metavar="SEQUENCE_OR_CLOUD", type=Path, help="RGB-D folder, PLY/PCD/NPZ cloud, mesh (PLY, OBJ, STL, GLB), or a bag")
+    parser.add_argument(
+        "source",
+        metavar="SEQUENCE_OR_CLOUD",
+        type=Path,
+        help="RGB-D folder, PLY/PCD/NPZ cloud, mesh (PLY, OBJ, STL, GLB), or a bag",
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the results")
-    parser.add_argument("--update-every", type=int, default=4, metavar="N", help="frames fused per update of the map (default 4)")
+    parser.add_argument(
+        "--update-every", type=int, default=4, metavar="N", help="frames fused per update of the map (default 4)"
+    )
     parser.add_argument("--stride", type=int, default=1, metavar="N", help="use every N-th frame")
     parser.add_argument("--max-frames", type=int, default=0, metavar="N", help="stop after N frames; 0 = all")
     parser.add_argument("--no-gif", action="store_true", help="leave the animation out")
-    parser.add_argument("--figure", type=Path, metavar="FILE", help="also write one wide picture: colour | instances with names")
+    parser.add_argument(
+        "--figure", type=Path, metavar="FILE", help="also write one wide picture: colour | instances with names"
+    )
     for name, what in (
-        ("depth", "depth images"), ("color", "colour images"), ("camera-info", "CameraInfo of the depth images"),
-        ("pose", "PoseStamped of the camera's optical frame"), ("map", "MapUpdate or PointCloud2 of a map"),
+        ("depth", "depth images"),
+        ("color", "colour images"),
+        ("camera-info", "CameraInfo of the depth images"),
+        ("pose", "PoseStamped of the camera's optical frame"),
+        ("map", "MapUpdate or PointCloud2 of a map"),
     ):
-        parser.add_argument(f"--{name}-topic", default="", metavar="TOPIC", help=f"bags: topic of the {what}; default: found by type")
-    parser.add_argument("--fixed-frame", default="", metavar="FRAME", help="bags with /tf: frame of the map; default: the root of the tree")
-    parser.add_argument("--delta-clouds", action="store_true", help="bags: a PointCloud2 adds to the map instead of being the whole map")
+        parser.add_argument(
+            f"--{name}-topic", default="", metavar="TOPIC", help=f"bags: topic of the {what}; default: found by type"
+        )
+    parser.add_argument(
+        "--fixed-frame", default="", metavar="FRAME", help="bags with /tf: frame of the map; default: the root of the tree"
+    )
+    parser.add_argument(
+        "--delta-clouds", action="store_true", help="bags: a PointCloud2 adds to the map instead of being the whole map"
+    )
     add_setting_arguments(parser.add_argument_group("settings of segmenter and fusion"), SegmentSettings)
 
 
@@ -85,7 +105,10 @@ def run(args: argparse.Namespace) -> int:
     if not len(cloud.points_m):
         raise DataError(f"{args.source} gave an empty map: check the depth images, their unit and fusion.max_depth_m")
     instances = sorted((i for i in instances if i.voxels), key=lambda i: -i.voxels)
-    print(f"{len(cloud.points_m)} voxels, {len(instances)} instances, {len(online.records)} updates in {time.perf_counter() - start:.1f} s; drawing")
+    print(
+        f"{len(cloud.points_m)} voxels, {len(instances)} instances, {len(online.records)} updates "
+        f"in {time.perf_counter() - start:.1f} s; drawing"
+    )
     args.out.mkdir(parents=True, exist_ok=True)
     write_labels(args.out, cloud, instances, online, voxel_size_m, str(args.source.name), segmenter.map.frame_id)
     write_pictures(args.out, cloud, instances, voxel_size_m, None if args.no_gif else growth, args.figure)
@@ -108,7 +131,13 @@ def _open(args: argparse.Namespace, voxel_size_m: float) -> RgbdSequence | BagSe
     source: RgbdSequence | BagSequence | BagUpdates
     if is_bag(path):
         topics = BagTopics(
-            args.depth_topic, args.color_topic, args.camera_info_topic, args.pose_topic, args.map_topic, args.fixed_frame, args.delta_clouds,
+            args.depth_topic,
+            args.color_topic,
+            args.camera_info_topic,
+            args.pose_topic,
+            args.map_topic,
+            args.fixed_frame,
+            args.delta_clouds,
         )
         source = open_bag(path, topics, voxel_size_m)
     elif path.is_dir() or path.name == "sequence.json":
@@ -149,13 +178,25 @@ class Growth:
 
 
 def write_labels(
-    out: Path, cloud: LabelledCloud, instances: list[Instance], online: OnlineRun, voxel_size_m: float, name: str, frame_id: str = "map",
+    out: Path,
+    cloud: LabelledCloud,
+    instances: list[Instance],
+    online: OnlineRun,
+    voxel_size_m: float,
+    name: str,
+    frame_id: str = "map",
 ) -> None:
     """labelled.ply, labels.npz and instances.json."""
     write_labelled_ply(out / "labelled.ply", cloud.points_m, cloud.class_index, cloud.instance, cloud.confidence, frame_id)
     np.savez_compressed(
-        out / "labels.npz", coords=voxel_coords(cloud.points_m, voxel_size_m), points_m=cloud.points_m, colors=cloud.colors,
-        class_index=cloud.class_index, nyu40=class_to_nyu40(cloud.class_index), instance=cloud.instance, confidence=cloud.confidence,
+        out / "labels.npz",
+        coords=voxel_coords(cloud.points_m, voxel_size_m),
+        points_m=cloud.points_m,
+        colors=cloud.colors,
+        class_index=cloud.class_index,
+        nyu40=class_to_nyu40(cloud.class_index),
+        instance=cloud.instance,
+        confidence=cloud.confidence,
         voxel_size_m=np.float64(voxel_size_m),
     )
     figures = {"source": name, "voxel_size_m": voxel_size_m, **online.figures(), "instances": len(instances)}
@@ -171,26 +212,32 @@ def instance_row(one: Instance) -> dict[str, Any]:
     """An instance as a row of instances.json; lengths in m, the map's frame."""
     low, high = np.asarray(one.box_min_m, np.float64), np.asarray(one.box_max_m, np.float64)
     return {
-        "id": int(one.id), "class": class_name(one.class_index), "nyu40": int(class_to_nyu40(np.array([one.class_index]))[0]),
-        "score": round(float(one.score), 4), "voxels": int(one.voxels), "center_m": np.round(np.asarray(one.center_m, np.float64), 3),
-        "box_min_m": np.round(low, 3), "box_max_m": np.round(high, 3), "size_m": np.round(high - low, 3),
+        "id": int(one.id),
+        "class": class_name(one.class_index),
+        "nyu40": int(class_to_nyu40(np.array([one.class_index]))[0]),
+        "score": round(float(one.score), 4),
+        "voxels": int(one.voxels),
+        "center_m": np.round(np.asarray(one.center_m, np.float64), 3),
+        "box_min_m": np.round(low, 3),
+        "box_max_m": np.round(high, 3),
+        "size_m": np.round(high - low, 3),
     }
 
 
 def write_pictures(
-    out: Path, cloud: LabelledCloud, instances: list[Instance], voxel_size_m: float, growth: Growth | None, figure: Path | None,
+    out: Path, cloud: LabelledCloud, instances: list[Instance], voxel_size_m: float, growth: Growth | None, figure: Path | None
 ) -> None:
     """map_color.png, map_instances.png, map_classes.png, each from three sides; growth.gif; the figure."""
     main = MapPictures.choose_view(cloud, voxel_size_m)
     views = [main, View(main.azimuth_deg + 180.0, main.elevation_deg), View(main.azimuth_deg, 90.0)]
-    pictures = [MapPictures(cloud, instances, voxel_size_m, view) for view in views]
+    pictures = [MapPictures(cloud, instances, voxel_size_m, view, PICTURE_SIZE) for view in views]
     write_png(out / "map_color.png", beside([p.color() for p in pictures]))
     write_png(out / "map_instances.png", beside([p.instance() for p in pictures]))
     write_png(out / "map_classes.png", titled(beside([p.classes() for p in pictures]), "", pictures[0].legend()))
     if growth is not None and len(growth.states) > 1:
         write_gif(out / "growth.gif", _growth_frames(growth, cloud, voxel_size_m, main))
     if figure is not None:
-        wide = replace(pictures[0], size=(1100, 860))
+        wide = replace(pictures[0], size=FIGURE_SIZE)
         write_png(figure, beside([titled(wide.color(), "fused map"), titled(wide.instance(), f"{len(instances)} instances")]))
 
 
@@ -198,10 +245,15 @@ def _growth_frames(growth: Growth, final: LabelledCloud, voxel_size_m: float, vi
     """Colour and instances side by side after each kept update, all in the frame of the final map."""
     frames = []
     for number, cloud, instances in growth.states:
-        pictures = MapPictures(cloud, instances, voxel_size_m, view, (560, 460), final.points_m, supersample=2)
-        frames.append(beside([
-            titled(pictures.color(), f"update {number}: {len(cloud.points_m)} voxels"), titled(pictures.instance(), f"{len(instances)} instances"),
-        ]))
+        pictures = MapPictures(cloud, instances, voxel_size_m, view, GIF_SIZE, final.points_m, supersample=2)
+        frames.append(
+            beside(
+                [
+                    titled(pictures.color(), f"update {number}: {len(cloud.points_m)} voxels"),
+                    titled(pictures.instance(), f"{len(instances)} instances"),
+                ]
+            )
+        )
     return frames
 
 

@@ -44,7 +44,8 @@ def _rows(msg: Any, dtype: str, channels: int) -> np.ndarray:
     data = np.frombuffer(bytes(msg.data), np.uint8)
     if msg.step < width * itemsize or len(data) < int(msg.step) * int(msg.height):
         raise DataError(
-            f"an image of {msg.width} x {msg.height} ({msg.encoding}) has step {msg.step} and {len(data)} bytes: the message is damaged, record again"
+            f"an image of {msg.width} x {msg.height} ({msg.encoding}) has step {msg.step} and {len(data)} bytes: "
+            "the message is damaged, record again"
         )
     rows = data[: int(msg.step) * int(msg.height)].reshape(int(msg.height), int(msg.step))[:, : width * itemsize]
     pixels = np.ascontiguousarray(rows).view(np.dtype(dtype).newbyteorder(">" if msg.is_bigendian else "<"))
@@ -79,7 +80,10 @@ def decode_depth(msg: Any) -> np.ndarray:
     if msg.encoding == "32FC1":
         depth_m = _rows(msg, "f4", 1).astype(np.float32)
         return np.where(np.isfinite(depth_m) & (depth_m > 0), depth_m, 0).astype(np.float32)
-    raise DataError(f"depth of encoding {msg.encoding!r} is not read: record 16UC1 (mm) or 32FC1 (m), or name another topic with --depth-topic")
+    raise DataError(
+        f"depth of encoding {msg.encoding!r} is not read: record 16UC1 (mm) or 32FC1 (m), "
+        "or name another topic with --depth-topic"
+    )
 
 
 def decode_color(msg: Any) -> np.ndarray:
@@ -90,11 +94,19 @@ def decode_color(msg: Any) -> np.ndarray:
     """
     if not hasattr(msg, "encoding"):
         return np.array(_unpack(bytes(msg.data), "colour").convert("RGB"))
-    order = {"rgb8": (3, [0, 1, 2]), "bgr8": (3, [2, 1, 0]), "rgba8": (4, [0, 1, 2]), "bgra8": (4, [2, 1, 0]), "8UC3": (3, [2, 1, 0])}
+    order = {
+        "rgb8": (3, [0, 1, 2]),
+        "bgr8": (3, [2, 1, 0]),
+        "rgba8": (4, [0, 1, 2]),
+        "bgra8": (4, [2, 1, 0]),
+        "8UC3": (3, [2, 1, 0]),
+    }
     if msg.encoding == "mono8":
         return np.repeat(_rows(msg, "u1", 1)[..., None], 3, axis=2)
     if msg.encoding not in order:
-        raise DataError(f"colour of encoding {msg.encoding!r} is not read: record rgb8 or bgr8, or name another topic with --color-topic")
+        raise DataError(
+            f"colour of encoding {msg.encoding!r} is not read: record rgb8 or bgr8, or name another topic with --color-topic"
+        )
     channels, columns = order[msg.encoding]
     return np.ascontiguousarray(_rows(msg, "u1", channels)[..., columns])
 
@@ -110,14 +122,20 @@ def decode_cloud(msg: Any, voxel_size_m: float, sequence: int, full: bool) -> Ma
         raise DataError(f"a PointCloud2 has the fields {', '.join(fields)}: x, y and z are needed")
     names = [name for name in ("x", "y", "z", "rgb", "rgba") if name in fields]
     order = ">" if msg.is_bigendian else "<"
-    layout = np.dtype({
-        "names": names, "formats": [order + ("u4" if n.startswith("rgb") else POINT_TYPES[fields[n].datatype]) for n in names],
-        "offsets": [fields[n].offset for n in names], "itemsize": msg.point_step,
-    })
+    layout = np.dtype(
+        {
+            "names": names,
+            "formats": [order + ("u4" if n.startswith("rgb") else POINT_TYPES[fields[n].datatype]) for n in names],
+            "offsets": [fields[n].offset for n in names],
+            "itemsize": msg.point_step,
+        }
+    )
     data = bytes(msg.data)
     row_step = int(msg.row_step) or int(msg.width) * int(msg.point_step)
     if len(data) < row_step * int(msg.height) or row_step < int(msg.width) * int(msg.point_step):
-        raise DataError(f"a PointCloud2 of {msg.width} x {msg.height} points has {len(data)} bytes: the message is damaged, record again")
+        raise DataError(
+            f"a PointCloud2 of {msg.width} x {msg.height} points has {len(data)} bytes: the message is damaged, record again"
+        )
     points = np.ndarray((int(msg.height), int(msg.width)), layout, data, strides=(row_step, int(msg.point_step))).reshape(-1)
     points_m = np.stack([points[c].astype(np.float64) for c in "xyz"], axis=1)
     finite = np.isfinite(points_m).all(axis=1)
@@ -126,16 +144,28 @@ def decode_cloud(msg: Any, voxel_size_m: float, sequence: int, full: bool) -> Ma
     if packed in names:
         colors = np.stack([(points[packed] >> shift).astype(np.uint8) for shift in (16, 8, 0)], axis=1)
     return voxelize_points(
-        points_m[finite], colors[finite], voxel_size_m, frame_id=msg.header.frame_id or "map", stamp_ns=stamp_ns(msg), sequence=sequence, full=full,
+        points_m[finite],
+        colors[finite],
+        voxel_size_m,
+        frame_id=msg.header.frame_id or "map",
+        stamp_ns=stamp_ns(msg),
+        sequence=sequence,
+        full=full,
     )
 
 
 def decode_update(msg: Any) -> MapUpdate:
     """An instseg_ros/msg/MapUpdate."""
     return MapUpdate(
-        coords=np.array(msg.coords, np.int32).reshape(-1, 3), colors=np.array(msg.colors, np.uint8).reshape(-1, 3),
-        weights=np.array(msg.weights, np.float32), voxel_size_m=float(np.float32(msg.voxel_size).astype(str)), frame_id=msg.header.frame_id,
-        stamp_ns=stamp_ns(msg), sequence=int(msg.sequence), full=bool(msg.full), deleted=np.array(msg.deleted, np.int32).reshape(-1, 3),
+        coords=np.array(msg.coords, np.int32).reshape(-1, 3),
+        colors=np.array(msg.colors, np.uint8).reshape(-1, 3),
+        weights=np.array(msg.weights, np.float32),
+        voxel_size_m=float(np.float32(msg.voxel_size).astype(str)),
+        frame_id=msg.header.frame_id,
+        stamp_ns=stamp_ns(msg),
+        sequence=int(msg.sequence),
+        full=bool(msg.full),
+        deleted=np.array(msg.deleted, np.int32).reshape(-1, 3),
     )
 
 

@@ -16,9 +16,17 @@ from rosbags.rosbag1 import ReaderError as Rosbag1Error
 from rosbags.rosbag2 import ReaderError as Rosbag2Error
 from rosbags.typesys import Stores, get_typestore
 
-from instseg_ros.datasets.bag_messages import TransformTree, decode_cloud, decode_color, decode_depth, decode_update, pose_matrix, stamp_ns
+from instseg_ros.datasets.bag_messages import (
+    TransformTree,
+    decode_cloud,
+    decode_color,
+    decode_depth,
+    decode_update,
+    pose_matrix,
+    stamp_ns,
+)
 from instseg_ros.datasets.frames import RgbdFrame
-from instseg_ros.datasets.rgbd import resample_color
+from instseg_ros.datasets.images import resample_color
 from instseg_ros.errors import DataError
 from instseg_ros.mapping.update import MapUpdate
 
@@ -126,7 +134,8 @@ class BagSequence:
         if not given:
             raise DataError(
                 f"{self.path}: no depth image of {self.topics.depth} has a colour image of {self.topics.color} within "
-                f"{PAIR_TOLERANCE_NS // 1_000_000} ms and a pose: check the stamps, and that {self.topics.pose or '/tf'} was recorded throughout"
+                f"{PAIR_TOLERANCE_NS // 1_000_000} ms and a pose: "
+                f"check the stamps, and that {self.topics.pose or '/tf'} was recorded throughout"
             )
 
 
@@ -166,7 +175,10 @@ def open_bag(path: Path | str, topics: BagTopics | None = None, voxel_size_m: fl
             return _sequence(path, reader, depth, topics)
         if clouds:
             return _updates(path, reader, clouds, topics, voxel_size_m)
-        raise DataError(f"{path} has neither depth images nor map updates nor clouds. It holds {_listing(connections)}. Name topics with --depth-topic, ...")
+        raise DataError(
+            f"{path} has neither depth images nor map updates nor clouds. It holds {_listing(connections)}. "
+            "Name topics with --depth-topic, ..."
+        )
 
 
 @contextmanager
@@ -177,7 +189,9 @@ def _reader(path: Path) -> Iterator[AnyReader]:
         reader = AnyReader([path], default_typestore=get_typestore(Stores.ROS2_JAZZY))
         reader.open()
     except (AnyReaderError, Rosbag1Error, Rosbag2Error, OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be opened as a bag ({error}): if the recorder was killed, run `ros2 bag reindex` on it") from error
+        raise DataError(
+            f"{path} cannot be opened as a bag ({error}): if the recorder was killed, run `ros2 bag reindex` on it"
+        ) from error
     try:
         yield reader
     finally:
@@ -196,12 +210,15 @@ def _check_named(path: Path, topics: BagTopics, connections: Sequence[Connection
             raise DataError(f"{path} has no topic {name}. It holds {_listing(connections)}")
 
 
-def _choose(connections: Sequence[Connection], types: Sequence[str], named: str, words: Sequence[str] = (), without: Sequence[str] = ()) -> str:
+def _choose(
+    connections: Sequence[Connection], types: Sequence[str], named: str, words: Sequence[str] = (), without: Sequence[str] = ()
+) -> str:
     """The topic named, or the one of these types whose name holds the words; most messages first. Empty = none."""
     if named:
         return named
     fitting = [
-        c for c in connections
+        c
+        for c in connections
         if c.msgtype in types and all(w in c.topic.lower() for w in words) and not any(w in c.topic.lower() for w in without)
     ]
     fitting.sort(key=lambda c: (-c.msgcount, IMAGES.index(c.msgtype) if c.msgtype in IMAGES else 0, len(c.topic), c.topic))
@@ -222,12 +239,18 @@ def _updates(path: Path, reader: AnyReader, topic: str, topics: BagTopics, voxel
 
 def _sequence(path: Path, reader: AnyReader, depth: str, topics: BagTopics) -> BagSequence:
     connections = list(reader.connections)
-    color = _choose(connections, IMAGES, topics.color, ("color",), ("depth",)) or _choose(connections, IMAGES, "", ("rgb",), ("depth",))
+    color = _choose(connections, IMAGES, topics.color, ("color",), ("depth",)) or _choose(
+        connections, IMAGES, "", ("rgb",), ("depth",)
+    )
     color = color or _choose(connections, IMAGES, "", (), ("depth", "infra", "mask", "label", "instance"))
     camera_info = topics.camera_info or _near(connections, depth, ("depth",))
     pose = _choose(connections, (POSE,), topics.pose)
     has_tf = any(c.msgtype == TF for c in connections)
-    missing = [name for name, found in (("a colour image", color), ("a CameraInfo", camera_info), ("a PoseStamped or /tf", pose or has_tf)) if not found]
+    missing = [
+        name
+        for name, found in (("a colour image", color), ("a CameraInfo", camera_info), ("a PoseStamped or /tf", pose or has_tf))
+        if not found
+    ]
     if missing:
         raise DataError(f"{path} has depth on {depth}, but lacks {' and '.join(missing)}. It holds {_listing(connections)}")
     color_info = _near(connections, color, ())
@@ -243,7 +266,9 @@ def _sequence(path: Path, reader: AnyReader, depth: str, topics: BagTopics) -> B
         _read_tf(reader, transforms)
         target, source = topics.fixed_frame.lstrip("/") or transforms.root(frame_id), ""
         if topics.fixed_frame and transforms.root(target) != transforms.root(frame_id):
-            raise DataError(f"/tf of {path} does not connect {target} with the camera's frame {frame_id}: record /tf_static too")
+            raise DataError(
+                f"/tf of {path} does not connect {target} with the camera's frame {frame_id}: record /tf_static too"
+            )
     chosen = replace(topics, depth=depth, color=color, camera_info=camera_info, pose=pose)
     count = sum(c.msgcount for c in connections if c.topic == depth)
     return BagSequence(path, chosen, K, K_color, transforms, target, source, count)
@@ -257,7 +282,7 @@ def _near(connections: Sequence[Connection], image: str, words: Sequence[str]) -
 
     def shared(topic: str) -> tuple[int, int]:
         same = 0
-        for a, b in zip(topic.split("/"), image.split("/")):
+        for a, b in zip(topic.split("/"), image.split("/"), strict=False):
             if a != b:
                 break
             same += 1
@@ -272,7 +297,9 @@ def _intrinsics(path: Path, reader: AnyReader, topic: str) -> tuple[np.ndarray, 
         msg: Any = reader.deserialize(raw, connection.msgtype)
         K = np.array(msg.k if hasattr(msg, "k") else msg.K, np.float64).reshape(3, 3)
         if K[0, 0] <= 0 or K[1, 1] <= 0:
-            raise DataError(f"{topic} of {path} has K = {K.ravel().tolist()}: the camera is not calibrated, focal lengths must be positive")
+            raise DataError(
+                f"{topic} of {path} has K = {K.ravel().tolist()}: the camera is not calibrated, focal lengths must be positive"
+            )
         return K, msg.header.frame_id
     raise DataError(f"{topic} of {path} has no message: record the CameraInfo of the depth camera")
 
@@ -288,7 +315,13 @@ def _read_tf(reader: AnyReader, transforms: TransformTree) -> None:
         msg: Any = reader.deserialize(raw, connection.msgtype)
         for one in msg.transforms:
             T_parent_child = pose_matrix(one.transform.translation, one.transform.rotation)
-            transforms.add(one.header.frame_id, one.child_frame_id, T_parent_child, stamp_ns(one), static=connection.topic.endswith("tf_static"))
+            transforms.add(
+                one.header.frame_id,
+                one.child_frame_id,
+                T_parent_child,
+                stamp_ns(one),
+                static=connection.topic.endswith("tf_static"),
+            )
 
 
 def _pairs(reader: AnyReader, depth_topic: str, color_topic: str) -> Iterator[tuple[Any, Any]]:

@@ -46,18 +46,23 @@ def open_cloud(path: Path | str, voxel_size_m: float = 0.05) -> MapUpdate:
     elif suffix in (".ply", ".pcd", ".xyz", ".xyzrgb", ".pts"):
         coords, colors, weights = _read_points(path, voxel_size_m)
     else:
-        raise DataError(f"{path}: {suffix or 'a file without suffix'} is not read; convert it to PLY, PCD, OBJ, STL, GLB or NPZ")
+        raise DataError(
+            f"{path}: {suffix or 'a file without suffix'} is not read; convert it to PLY, PCD, OBJ, STL, GLB or NPZ"
+        )
     return MapUpdate(coords, colors, weights, voxel_size_m, full=True)
 
 
 def _reduce(parts: Iterator[tuple[np.ndarray, np.ndarray]], voxel_size_m: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean colour and count per voxel over parts of (points [N, 3], colours [N, 3])."""
-    coords, sums, counts = np.zeros((0, 3), np.int32), np.zeros((0, 3)), np.zeros(0)
+    coords, sums = np.zeros((0, 3), np.int32), np.zeros((0, 3))
+    counts: np.ndarray = np.zeros(0)
     for points_m, colors in parts:
         finite = np.isfinite(points_m).all(axis=1)
         points_m, colors = points_m[finite], colors[finite]
         if len(points_m) and np.abs(points_m).max() / voxel_size_m > MAX_ABS_COORD:
-            raise InputError(f"points reach {np.abs(points_m).max():.0f} m from the origin: check the unit, or subtract a global offset")
+            raise InputError(
+                f"points reach {np.abs(points_m).max():.0f} m from the origin: check the unit, or subtract a global offset"
+            )
         coords = np.concatenate([coords, voxel_coords(points_m, voxel_size_m)])
         sums = np.concatenate([sums, np.asarray(colors, np.float64)])
         counts = np.concatenate([counts, np.ones(len(points_m))])
@@ -117,7 +122,11 @@ def _read_mesh(path: Path, voxel_size_m: float) -> tuple[np.ndarray, np.ndarray,
     textures = [np.asarray(texture) for texture in mesh.textures]
     if mesh.has_triangle_uvs() and any(texture.size for texture in textures):
         uv = np.asarray(mesh.triangle_uvs).reshape(-1, 3, 2)
-        material = np.asarray(mesh.triangle_material_ids) if len(mesh.triangle_material_ids) == len(faces) else np.zeros(len(faces), int)
+        material = (
+            np.asarray(mesh.triangle_material_ids)
+            if len(mesh.triangle_material_ids) == len(faces)
+            else np.zeros(len(faces), int)
+        )
         attributes = np.concatenate([uv, np.repeat(material[:, None, None], 3, axis=1)], axis=2)
         parts = ((p, _texture_colors(a, textures)) for p, a in sample_triangles(vertices[faces], attributes, spacing_m))
     else:
@@ -127,7 +136,7 @@ def _read_mesh(path: Path, voxel_size_m: float) -> tuple[np.ndarray, np.ndarray,
 
 
 def _texture_colors(uv_material: np.ndarray, textures: list[np.ndarray]) -> np.ndarray:
-    """Colours [N, 3] of texture coordinates (u, v, material) [N, 3]; Open3D keeps images so that their first row is at v = 0."""
+    """Colours [N, 3] of texture coordinates (u, v, material) [N, 3]; Open3D's images begin at v = 0."""
     colors = np.full((len(uv_material), 3), float(GREY))
     material = np.rint(uv_material[:, 2]).astype(int)
     for index, texture in enumerate(textures):
@@ -136,7 +145,9 @@ def _texture_colors(uv_material: np.ndarray, textures: list[np.ndarray]) -> np.n
             continue
         image = texture if texture.ndim == 3 else np.repeat(texture[..., None], 3, axis=2)
         uv = uv_material[rows, :2]
-        u, v = np.clip(np.where(np.abs(uv - 0.5) < 0.5 + 1e-6, uv, uv % 1.0), 0.0, 1.0).T  # repeats, but its far edge is not its near edge
+        u, v = np.clip(
+            np.where(np.abs(uv - 0.5) < 0.5 + 1e-6, uv, uv % 1.0), 0.0, 1.0
+        ).T  # repeats, but its far edge is not its near edge
         x = np.minimum((u * image.shape[1]).astype(int), image.shape[1] - 1)
         y = np.minimum((v * image.shape[0]).astype(int), image.shape[0] - 1)
         colors[rows] = image[y, x, :3]
@@ -147,9 +158,13 @@ def _read_npz(path: Path, voxel_size_m: float) -> tuple[np.ndarray, np.ndarray, 
     try:
         with np.load(path, allow_pickle=False) as archive:
             names = set(archive.files)
-            data = {n: archive[n] for n in names & {"points", "colors", "coords", "voxel_size_m", "vertices", "faces", "corner_rgb"}}
+            data = {
+                n: archive[n] for n in names & {"points", "colors", "coords", "voxel_size_m", "vertices", "faces", "corner_rgb"}
+            }
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{path} cannot be read ({error}): copy it again, or write it with np.savez, without objects") from error
+        raise DataError(
+            f"{path} cannot be read ({error}): copy it again, or write it with np.savez, without objects"
+        ) from error
     if {"coords", "voxel_size_m"} <= names:
         return _scene_voxels(path, data, voxel_size_m)
     if {"vertices", "faces"} <= names:
@@ -181,7 +196,10 @@ def _scene_voxels(path: Path, data: dict[str, np.ndarray], voxel_size_m: float) 
     if abs(size_m - voxel_size_m) < 1e-6:
         return coords, colors, np.ones(len(coords), np.float32)
     if size_m > voxel_size_m:
-        raise InputError(f"{path} has voxels of {size_m} m and cannot be made finer: use --voxel-size {size_m}, or fuse it again at {voxel_size_m} m")
+        raise InputError(
+            f"{path} has voxels of {size_m} m and cannot be made finer: "
+            f"use --voxel-size {size_m}, or fuse it again at {voxel_size_m} m"
+        )
     return _reduce(iter([(voxel_centers(coords, size_m), colors)]), voxel_size_m)
 
 
@@ -189,7 +207,7 @@ def _scene_voxels(path: Path, data: dict[str, np.ndarray], voxel_size_m: float) 
 
 
 def sample_triangles(
-    corners_m: np.ndarray, attributes: np.ndarray, spacing_m: float, batch: int = 2_000_000,
+    corners_m: np.ndarray, attributes: np.ndarray, spacing_m: float, batch: int = 2_000_000
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """A regular lattice of points on each triangle.
 

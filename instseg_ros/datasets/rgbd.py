@@ -1,6 +1,6 @@
 """Posed RGB-D sequences in folders: `sequence.json`, TUM RGB-D and ScanNet exports, told apart by what is in the folder."""
 
-__all__ = ["FrameFiles", "RgbdSequence", "nearest_stamps", "open_sequence", "read_color", "read_depth", "resample_color"]
+__all__ = ["FrameFiles", "RgbdSequence", "nearest_stamps", "open_sequence"]
 
 import json
 from collections.abc import Iterator, Sequence
@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 from scipy.spatial.transform import Rotation
 
 from instseg_ros.datasets.frames import RgbdFrame
+from instseg_ros.datasets.images import read_color, read_depth, read_instances, resample_color, undistortion_table
 from instseg_ros.errors import DataError
 
-LFS_HEADER = b"version https://git-lfs"
 TUM_DEPTH_UNIT_M = 1.0 / 5000.0
 TUM_TOLERANCE_NS = 20_000_000
 TUM_CALIBRATIONS = {
@@ -75,13 +74,14 @@ class RgbdSequence:
         depth_m = read_depth(files.depth, self.depth_unit_m)
         if self.size is not None and depth_m.shape != (self.size[1], self.size[0]):
             raise DataError(
-                f"{files.depth} is {depth_m.shape[1]} x {depth_m.shape[0]}, but the intrinsics are for {self.size[0]} x {self.size[1]}: "
+                f"{files.depth} is {depth_m.shape[1]} x {depth_m.shape[0]}, but the intrinsics are for "
+                f"{self.size[0]} x {self.size[1]}: "
                 "correct width, height and K, or export the depth images in that size"
             )
         color = resample_color(read_color(files.color), depth_m.shape, self.K, self.K_color)
-        instance = None if files.instance is None else _read_instances(files.instance, depth_m.shape)
+        instance = None if files.instance is None else read_instances(files.instance, depth_m.shape)
         if any(self.distortion):
-            rows, columns = _undistortion_table(depth_m.shape, self.K, self.distortion)
+            rows, columns = undistortion_table(depth_m.shape, self.K, self.distortion)
             depth_m, color = depth_m[rows, columns], color[rows, columns]
         return RgbdFrame(files.stamp_ns, depth_m, color, self.K, files.T_world_camera, instance)
 
@@ -113,7 +113,8 @@ def open_sequence(path: Path | str) -> RgbdSequence:
     else:
         found = ", ".join(sorted(p.name for p in path.iterdir())[:8]) or "nothing"
         raise DataError(
-            f"{path} is no RGB-D sequence; it holds {found}. Expected is sequence.json, or rgb.txt + depth.txt + groundtruth.txt (TUM), "
+            f"{path} is no RGB-D sequence; it holds {found}. "
+            "Expected is sequence.json, or rgb.txt + depth.txt + groundtruth.txt (TUM), "
             "or color/ depth/ pose/ intrinsic/ (ScanNet export)"
         )
     if not len(sequence):
@@ -121,103 +122,18 @@ def open_sequence(path: Path | str) -> RgbdSequence:
     return sequence
 
 
-# -- images ------------------------------------------------------------------------------------------------------------------
-
-
-def _read_image(path: Path) -> Image.Image:
-    try:
-        with path.open("rb") as stream:
-            if stream.read(len(LFS_HEADER)) == LFS_HEADER:
-                raise DataError(f"{path} is a Git LFS pointer, not an image: run `git lfs pull` in the folder it came from")
-        image = Image.open(path)
-        image.load()
-        return image
-    except FileNotFoundError as error:
-        raise DataError(f"{path} is missing: copy it from the recording, or remove the frame from the list that names it") from error
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
-        raise DataError(f"{path} cannot be read as an image ({error}): copy it again, it may be cut short") from error
-
-
-def read_depth(path: Path, unit_m: float) -> np.ndarray:
-    """Depth image [H, W] float32 in metres, 0 = no reading, from a 16-bit PNG.
-
-    Raises:
-        DataError: missing, damaged, or not a 16-bit image.
-    """
-    image = _read_image(path)
-    if image.mode not in ("I", "I;16", "I;16B", "I;16L"):
-        raise DataError(f"{path} has pixel type {image.mode}: depth must be a 16-bit grey PNG (8-bit or colour depth cannot be measured with)")
-    return (np.asarray(image).astype(np.float32) * np.float32(unit_m)).astype(np.float32)
-
-
-def read_color(path: Path) -> np.ndarray:
-    """Colour image [H, W, 3] uint8; grey images are repeated over the channels.
-
-    Raises:
-        DataError: missing or damaged.
-    """
-    return np.array(_read_image(path).convert("RGB"))
-
-
-def _read_instances(path: Path, shape: tuple[int, ...]) -> np.ndarray:
-    """Instance image [H, W] int32 from a 16-bit PNG that stores instance + 1, so that 0 is none (-1)."""
-    instance = np.asarray(_read_image(path)).astype(np.int32) - 1
-    if instance.shape != tuple(shape):
-        raise DataError(f"{path} is {instance.shape}, the depth image {tuple(shape)}: write both in the same size")
-    return instance
-
-
-def resample_color(color: np.ndarray, shape: tuple[int, ...], K: np.ndarray, K_color: np.ndarray | None = None) -> np.ndarray:
-    """The colour image seen through the depth camera's pixels.
-
-    Args:
-        color: [Hc, Wc, 3] uint8.
-        shape: (H, W) of the depth image.
-        K: [3, 3] of the depth image.
-        K_color: [3, 3] of the colour image; None = same field of view, only the size differs.
-
-    Returns:
-        [H, W, 3] uint8.
-    """
-    if color.shape[:2] == tuple(shape) and K_color is None:
-        return color
-    height, width = shape
-    u, v = np.arange(width), np.arange(height)
-    if K_color is None:
-        u_color = (u + 0.5) * color.shape[1] / width - 0.5
-        v_color = (v + 0.5) * color.shape[0] / height - 0.5
-    else:
-        u_color = (u - K[0, 2]) / K[0, 0] * K_color[0, 0] + K_color[0, 2]
-        v_color = (v - K[1, 2]) / K[1, 1] * K_color[1, 1] + K_color[1, 2]
-    columns = np.clip(np.rint(u_color).astype(int), 0, color.shape[1] - 1)
-    rows = np.clip(np.rint(v_color).astype(int), 0, color.shape[0] - 1)
-    return np.ascontiguousarray(color[rows[:, None], columns[None, :]])
-
-
-def _undistortion_table(shape: tuple[int, ...], K: np.ndarray, distortion: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-    """Row and column [H, W] of the distorted image that each pixel of the pinhole image shows (Brown-Conrady, nearest pixel)."""
-    k1, k2, p1, p2, k3 = (*distortion, 0.0, 0.0, 0.0, 0.0, 0.0)[:5]
-    v, u = np.indices(shape[:2], dtype=np.float64)
-    x, y = (u - K[0, 2]) / K[0, 0], (v - K[1, 2]) / K[1, 1]
-    r2 = x * x + y * y
-    radial = 1.0 + r2 * (k1 + r2 * (k2 + r2 * k3))
-    x_distorted = x * radial + 2.0 * p1 * x * y + p2 * (r2 + 2.0 * x * x)
-    y_distorted = y * radial + p1 * (r2 + 2.0 * y * y) + 2.0 * p2 * x * y
-    columns = np.rint(x_distorted * K[0, 0] + K[0, 2]).astype(int)
-    rows = np.rint(y_distorted * K[1, 1] + K[1, 2]).astype(int)
-    return np.clip(rows, 0, shape[0] - 1), np.clip(columns, 0, shape[1] - 1)
-
-
 # -- layouts -----------------------------------------------------------------------------------------------------------------
 
 
 def _open_json(path: Path) -> RgbdSequence:
-    """`sequence.json`: K, width, height, depth_unit_m and frames of color, depth, stamp (s), T_world_camera, instance (optional)."""
+    """`sequence.json`: K, width, height, depth_unit_m and frames of color, depth, stamp (s), T_world_camera(, instance)."""
     try:
         data: dict[str, Any] = json.loads((path / "sequence.json").read_text())
         files = [
             FrameFiles(
-                round(float(frame["stamp"]) * 1e9), path / frame["color"], path / frame["depth"],
+                round(float(frame["stamp"]) * 1e9),
+                path / frame["color"],
+                path / frame["depth"],
                 _pose(frame["T_world_camera"], f"frame {index} of {path / 'sequence.json'}"),
                 path / frame["instance"] if frame.get("instance") else None,
             )
@@ -230,7 +146,8 @@ def _open_json(path: Path) -> RgbdSequence:
         if isinstance(error, DataError):
             raise
         raise DataError(
-            f"{path / 'sequence.json'}: {type(error).__name__} {error}. It must hold width, height, K [3x3], depth_unit_m and frames, "
+            f"{path / 'sequence.json'}: {type(error).__name__} {error}. "
+            "It must hold width, height, K [3x3], depth_unit_m and frames, "
             "each with color, depth, stamp and T_world_camera [4x4]"
         ) from error
     finite = [f for f in files if np.isfinite(f.T_world_camera).all()]
@@ -242,20 +159,25 @@ def _open_tum(path: Path) -> RgbdSequence:
     color_ns, color_files = _tum_list(path / "rgb.txt", 1)
     depth_ns, depth_files = _tum_list(path / "depth.txt", 1)
     pose_ns, poses = _tum_list(path / "groundtruth.txt", 7)
-    color_at, pose_at = nearest_stamps(depth_ns, color_ns, TUM_TOLERANCE_NS), nearest_stamps(depth_ns, pose_ns, TUM_TOLERANCE_NS)
+    color_at, pose_at = (
+        nearest_stamps(depth_ns, color_ns, TUM_TOLERANCE_NS),
+        nearest_stamps(depth_ns, pose_ns, TUM_TOLERANCE_NS),
+    )
     files = []
     for index in np.flatnonzero((color_at >= 0) & (pose_at >= 0)):
         T_world_camera = np.eye(4)
         numbers = np.array(poses[pose_at[index]], np.float64)
         T_world_camera[:3, 3] = numbers[:3]
         T_world_camera[:3, :3] = Rotation.from_quat(numbers[3:]).as_matrix()
-        files.append(FrameFiles(
-            int(depth_ns[index]), path / color_files[color_at[index]][0], path / depth_files[index][0], T_world_camera,
-        ))
+        files.append(
+            FrameFiles(
+                int(depth_ns[index]), path / color_files[color_at[index]][0], path / depth_files[index][0], T_world_camera
+            )
+        )
     calibration = _tum_calibration(path)
     K = np.array([[calibration[0], 0.0, calibration[2]], [0.0, calibration[1], calibration[3]], [0.0, 0.0, 1.0]])
     return RgbdSequence(
-        path.name, files, K, TUM_DEPTH_UNIT_M, distortion=tuple(calibration[4:]), skipped=len(depth_ns) - len(files),
+        path.name, files, K, TUM_DEPTH_UNIT_M, distortion=tuple(calibration[4:]), skipped=len(depth_ns) - len(files)
     )
 
 
@@ -292,7 +214,9 @@ def _tum_calibration(path: Path) -> tuple[float, ...]:
     for name, calibration in TUM_CALIBRATIONS.items():
         if name in path.resolve().name or f"fr{name[-1]}_" in path.resolve().name:
             return calibration
-    raise DataError(f"the camera of {path} is unknown: name the folder after its sequence (...freiburg1...) or write fx fy cx cy to {own}")
+    raise DataError(
+        f"the camera of {path} is unknown: name the folder after its sequence (...freiburg1...) or write fx fy cx cy to {own}"
+    )
 
 
 def nearest_stamps(query_ns: np.ndarray, stamps_ns: np.ndarray, tolerance_ns: int) -> np.ndarray:
@@ -314,11 +238,16 @@ def _open_scannet(path: Path) -> RgbdSequence:
     colors = {p.stem: p for pattern in ("*.jpg", "*.png") for p in (path / "color").glob(pattern)}
     for name, have in (("color", colors), ("pose", poses)):
         if len(have) != len(depths):
-            raise DataError(f"{path} has {len(depths)} depth images, but {len(have)} in {name}/: export the sequence again, completely")
+            raise DataError(
+                f"{path} has {len(depths)} depth images, but {len(have)} in {name}/: export the sequence again, completely"
+            )
     missing = sorted(set(depths) - (set(colors) & set(poses)))
     if missing:
-        raise DataError(f"{path}: frame {missing[0]} has depth, but no colour or pose of that number: export the sequence again")
-    files, skipped = [], 0
+        raise DataError(
+            f"{path}: frame {missing[0]} has depth, but no colour or pose of that number: export the sequence again"
+        )
+    files: list[FrameFiles] = []
+    skipped = 0
     for stem in sorted(depths, key=lambda s: (int(s), s) if s.isdigit() else (1 << 60, s)):
         T_world_camera = _matrix(poses[stem])
         if not np.isfinite(T_world_camera).all():

@@ -13,7 +13,9 @@ from PIL import Image, ImageDraw
 from instseg_ros.labels import BACKGROUND, CLASS_COLORS, CLASS_NAMES, IGNORE, class_index, instance_color
 from instseg_ros.segmenter import LabelledCloud
 from instseg_ros.tracking import Instance
-from instseg_ros.visual.render import Label, View, best_azimuth, cutaway, font, render_points
+from instseg_ros.visual.annotate import Label, font
+from instseg_ros.visual.render import best_azimuth, render_points
+from instseg_ros.visual.view import View, cutaway
 
 STRUCTURE = [class_index(name) for name in ("wall", "door", "window", "picture", "curtain")]
 FLOOR = class_index("floor")
@@ -52,8 +54,15 @@ class MapPictures:
             keep = cutaway(cloud.points_m, self.view, np.isin(cloud.class_index, STRUCTURE), cloud.class_index == FLOOR)
         extent = self.extent_m if self.extent_m is not None else cloud.points_m[keep]
         return render_points(
-            cloud.points_m[keep], colors[keep], self.voxel_size_m, self.view, self.size, labels=labels,
-            outline=None if outline is None else outline[keep], extent_m=extent, supersample=self.supersample,
+            cloud.points_m[keep],
+            colors[keep],
+            self.voxel_size_m,
+            self.view,
+            self.size,
+            labels=labels,
+            outline=None if outline is None else outline[keep],
+            extent_m=extent,
+            supersample=self.supersample,
         )
 
     def color(self) -> np.ndarray:
@@ -80,7 +89,9 @@ class MapPictures:
         for one in self.instances:
             color = tuple(int(c) for c in instance_color(np.array([one.id]))[0])
             name = CLASS_NAMES[one.class_index] if one.class_index != IGNORE else "object"
-            found.append(Label(f"{name} {one.id}", np.asarray(one.box_min_m), np.asarray(one.box_max_m), (color[0], color[1], color[2])))
+            found.append(
+                Label(f"{name} {one.id}", np.asarray(one.box_min_m), np.asarray(one.box_max_m), (color[0], color[1], color[2]))
+            )
         return found
 
     def legend(self) -> list[tuple[str, tuple[int, int, int]]]:
@@ -93,7 +104,7 @@ class MapPictures:
 def titled(image: np.ndarray, title: str, legend: Sequence[tuple[str, tuple[int, int, int]]] = ()) -> np.ndarray:
     """The picture with a title above and a legend of colour swatches below."""
     text_font, small = font(max(14, image.shape[0] // 34)), font(max(11, image.shape[0] // 52))
-    head = text_font.size + 16 if title else 0  # type: ignore[union-attr]
+    head = int(text_font.size) + 16 if title else 0  # type: ignore[union-attr]
     step = int(small.size * 1.7)  # type: ignore[union-attr]
     places, x, y = [], 12, 0
     for name, rgb in legend:
@@ -110,7 +121,9 @@ def titled(image: np.ndarray, title: str, legend: Sequence[tuple[str, tuple[int,
         draw.text((canvas.width / 2, head / 2), title, font=text_font, fill=(50, 50, 55), anchor="mm")
     for x, y, name, rgb in places:
         top = head + image.shape[0] + y
-        draw.rounded_rectangle((x, top + step * 0.15, x + step * 0.7, top + step * 0.85), radius=3, fill=rgb, outline=(90, 90, 95))
+        draw.rounded_rectangle(
+            (x, top + step * 0.15, x + step * 0.7, top + step * 0.85), radius=3, fill=rgb, outline=(90, 90, 95)
+        )
         draw.text((x + step * 0.95, top + step / 2), name, font=small, fill=(50, 50, 55), anchor="lm")
     return np.array(canvas)
 
@@ -135,10 +148,12 @@ def growth_strip(images: Sequence[np.ndarray], titles: Sequence[str], count: int
 def write_png(path: Path | str, image: np.ndarray) -> None:
     """Write [H, W, 3] uint8; folders are made."""
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(image).save(path, optimize=True)
+    Image.fromarray(image).save(path)
 
 
-def write_gif(path: Path | str, images: Sequence[np.ndarray], frame_ms: int = 250, last_ms: int = 2500, max_bytes: int = 5_000_000) -> None:
+def write_gif(
+    path: Path | str, images: Sequence[np.ndarray], frame_ms: int = 250, last_ms: int = 2500, max_bytes: int = 5_000_000
+) -> None:
     """An endless animation from pictures of one size [H, W, 3] uint8, made smaller until it is below `max_bytes`."""
     scale, chosen = 1.0, list(images)
     while True:
@@ -158,10 +173,14 @@ def write_gif(path: Path | str, images: Sequence[np.ndarray], frame_ms: int = 25
 def _gif(images: Sequence[np.ndarray], scale: float, frame_ms: int, last_ms: int) -> bytes:
     """One palette for all frames (from the last, fullest one), so that unchanged parts stay unchanged."""
     size = (max(1, round(images[0].shape[1] * scale)), max(1, round(images[0].shape[0] * scale)))
-    pictures = [Image.fromarray(i) if scale == 1.0 else Image.fromarray(i).resize(size, Image.Resampling.LANCZOS) for i in images]
+    pictures = [
+        Image.fromarray(i) if scale == 1.0 else Image.fromarray(i).resize(size, Image.Resampling.LANCZOS) for i in images
+    ]
     palette = pictures[-1].quantize(255, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     frames = [p.quantize(palette=palette, dither=Image.Dither.NONE) for p in pictures]
     stream = io.BytesIO()
     durations = [frame_ms] * (len(frames) - 1) + [last_ms]
-    frames[0].save(stream, "GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0, optimize=False, disposal=1)
+    frames[0].save(
+        stream, "GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0, optimize=False, disposal=1
+    )
     return stream.getvalue()

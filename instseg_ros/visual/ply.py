@@ -10,16 +10,27 @@ from instseg_ros.errors import DataError
 from instseg_ros.labels import class_to_nyu40, instance_color, nyu40_to_class
 
 FIELDS = (
-    ("x", "<f4", "float"), ("y", "<f4", "float"), ("z", "<f4", "float"),
-    ("red", "u1", "uchar"), ("green", "u1", "uchar"), ("blue", "u1", "uchar"),
-    ("label", "<u2", "ushort"), ("instance", "<u4", "uint"), ("confidence", "<f4", "float"),
+    ("x", "<f4", "float"),
+    ("y", "<f4", "float"),
+    ("z", "<f4", "float"),
+    ("red", "u1", "uchar"),
+    ("green", "u1", "uchar"),
+    ("blue", "u1", "uchar"),
+    ("label", "<u2", "ushort"),
+    ("instance", "<u4", "uint"),
+    ("confidence", "<f4", "float"),
 )
 """Name, type in memory and type in the header of each field of a vertex."""
 DTYPE = np.dtype([(name, kind) for name, kind, _ in FIELDS])
 
 
 def write_labelled_ply(
-    path: Path | str, points_m: np.ndarray, class_index: np.ndarray, instance: np.ndarray, confidence: np.ndarray, frame_id: str = "map",
+    path: Path | str,
+    points_m: np.ndarray,
+    class_index: np.ndarray,
+    instance: np.ndarray,
+    confidence: np.ndarray,
+    frame_id: str = "map",
 ) -> None:
     """Write a labelled cloud; its colours are the instances' (grey = no instance), `label` is the NYU40 id.
 
@@ -37,7 +48,8 @@ def write_labelled_ply(
     vertices["label"], vertices["instance"], vertices["confidence"] = class_to_nyu40(class_index), instance, confidence
     properties = "".join(f"property {kind} {name}\n" for name, _, kind in FIELDS)
     header = (
-        f"ply\nformat binary_little_endian 1.0\ncomment frame_id {frame_id}\ncomment label: NYU40 id, 65535 = none; instance: 0 = none\n"
+        f"ply\nformat binary_little_endian 1.0\ncomment frame_id {frame_id}\n"
+        "comment label: NYU40 id, 65535 = none; instance: 0 = none\n"
         f"element vertex {len(vertices)}\n{properties}end_header\n"
     )
     Path(path).write_bytes(header.encode() + vertices.tobytes())

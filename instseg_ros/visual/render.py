@@ -1,13 +1,15 @@
-"""Pictures of voxel maps without a GPU or a display: shaded cubes seen in parallel projection, boxes and labels on top."""
+"""Pictures of voxel maps without a GPU or a display: shaded cubes seen in parallel projection."""
 
-__all__ = ["Label", "View", "best_azimuth", "cutaway", "draw_labels", "render_points"]
+__all__ = ["best_azimuth", "render_points"]
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from scipy import ndimage
+
+from instseg_ros.visual.annotate import Label, draw_labels
+from instseg_ros.visual.view import Projection, View
 
 FACE_LIGHT = np.array([1.0, 0.80, 0.64])
 """Brightness of faces: top, and the two upright ones."""
@@ -16,60 +18,26 @@ MARGIN = 0.03
 EMPTY = np.uint64(2**64 - 1)
 
 
-@dataclass(frozen=True)
-class View:
-    """Where a picture is taken from, in parallel projection."""
-
-    azimuth_deg: float = 35.0
-    """The viewer stands in this direction from the map, counted from +x towards +y."""
-    elevation_deg: float = 42.0
-    """Height of the viewer over the horizon; 90 is straight from above."""
-
-    @property
-    def axes(self) -> np.ndarray:
-        """[3, 3]: rows are the picture's right, its down, and the way the viewer looks, in the map frame."""
-        azimuth, elevation = np.radians([self.azimuth_deg, self.elevation_deg])
-        forward = -np.array([np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)])
-        right = np.array([-np.sin(azimuth), np.cos(azimuth), 0.0])
-        return np.stack([right, np.cross(forward, right), forward])
-
-
-@dataclass(frozen=True)
-class Label:
-    """A box in the map with a name."""
-
-    text: str
-    box_min_m: np.ndarray
-    box_max_m: np.ndarray
-    color: tuple[int, int, int]
-
-
-@dataclass(frozen=True)
-class _Frame:
-    """How map coordinates become pixels."""
-
-    axes: np.ndarray
-    scale: float
-    origin: np.ndarray
-
-    def project(self, points_m: np.ndarray) -> np.ndarray:
-        """Pixels (x, y) and depth (m) [N, 3] of points [N, 3]."""
-        seen = np.asarray(points_m, np.float64) @ self.axes.T
-        return np.concatenate([(seen[:, :2] - self.origin) * self.scale, seen[:, 2:]], axis=1)
-
-
-def _frame(points_m: np.ndarray, view: View, size: tuple[int, int], padding_m: float) -> _Frame:
+def _frame(points_m: np.ndarray, view: View, size: tuple[int, int], padding_m: float) -> Projection:
     """The frame in which the points fill the picture."""
     axes = view.axes
     seen = points_m @ axes[:2].T
     low, high = seen.min(axis=0) - padding_m, seen.max(axis=0) + padding_m
     scale = float(np.min(np.array(size) * (1.0 - 2.0 * MARGIN) / (high - low)))
-    return _Frame(axes, scale, (low + high) / 2.0 - np.array(size) / (2.0 * scale))
+    return Projection(axes, scale, (low + high) / 2.0 - np.array(size) / (2.0 * scale))
 
 
 def render_points(
-    points_m: np.ndarray, colors: np.ndarray, voxel_size_m: float, view: View | None = None, size: tuple[int, int] = (960, 720), *,
-    labels: Sequence[Label] = (), outline: np.ndarray | None = None, extent_m: np.ndarray | None = None, supersample: int = 2,
+    points_m: np.ndarray,
+    colors: np.ndarray,
+    voxel_size_m: float,
+    view: View | None = None,
+    size: tuple[int, int] = (960, 720),
+    *,
+    labels: Sequence[Label] = (),
+    outline: np.ndarray | None = None,
+    extent_m: np.ndarray | None = None,
+    supersample: int = 2,
 ) -> np.ndarray:
     """A picture of a voxel map on white.
 
@@ -98,32 +66,36 @@ def render_points(
     picture = _shade(key, points_m, np.asarray(colors, np.float64), outline, voxel_size_m, frame)
     image = Image.fromarray(picture).resize(size, Image.Resampling.BOX)
     if labels:
-        draw_labels(image, labels, _Frame(frame.axes, frame.scale / supersample, frame.origin))
+        draw_labels(image, labels, Projection(frame.axes, frame.scale / supersample, frame.origin))
     return np.array(image)
 
 
-def _rasterise(points_m: np.ndarray, voxel_size_m: float, frame: _Frame, size: tuple[int, int]) -> np.ndarray:
+def _rasterise(points_m: np.ndarray, voxel_size_m: float, frame: Projection, size: tuple[int, int]) -> np.ndarray:
     """Z-buffer [H, W] uint64: depth (32 bits), then 4 x voxel + face; `EMPTY` where nothing is.
 
-    In parallel projection each face of every voxel has the same footprint, so one pass over its pixels draws it for all voxels at once.
+    In parallel projection each face of every voxel has the same footprint, so its pixels are
+    found once and drawn for all voxels together.
     """
     width, height = size
     pixels = frame.project(points_m)
     near = pixels[:, 2].min() - 2.0 * voxel_size_m
     unit = (np.ptp(pixels[:, 2]) + 4.0 * voxel_size_m) / (2**32 - 2)
     buffer = np.full(width * height, EMPTY, np.uint64)
-    column, row = np.floor(pixels[:, 0]).astype(np.int64), np.floor(pixels[:, 1]).astype(np.int64)
+    columns, rows = np.floor(pixels[:, 0]).astype(np.int64), np.floor(pixels[:, 1]).astype(np.int64)
+    batch = max(1, 500_000 // len(points_m))
     for face, (offsets, depth_m) in enumerate(_footprints(frame, voxel_size_m)):
-        name = np.arange(len(points_m), dtype=np.uint64) * np.uint64(4) + np.uint64(face)
-        for (dx, dy), dz in zip(offsets, depth_m):
-            x, y = column + dx, row + dy
+        names = np.arange(len(points_m), dtype=np.uint64) * np.uint64(4) + np.uint64(face)
+        for start in range(0, len(offsets), batch):
+            part = slice(start, start + batch)
+            x, y = columns + offsets[part, 0, None], rows + offsets[part, 1, None]
+            depth = ((pixels[:, 2] + (depth_m[part, None] - near)) / unit).astype(np.uint64)
+            key = (depth << np.uint64(32)) | names
             inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
-            depth = ((pixels[inside, 2] + dz - near) / unit).astype(np.uint64)
-            np.minimum.at(buffer, (y[inside] * width + x[inside]), (depth << np.uint64(32)) | name[inside])
+            np.minimum.at(buffer, (y * width + x)[inside], key[inside])
     return buffer.reshape(height, width)
 
 
-def _footprints(frame: _Frame, voxel_size_m: float) -> list[tuple[np.ndarray, np.ndarray]]:
+def _footprints(frame: Projection, voxel_size_m: float) -> list[tuple[np.ndarray, np.ndarray]]:
     """Per visible face (top, x, y): pixel offsets [P, 2] from the voxel's centre pixel and depth offsets [P] in m."""
     half = voxel_size_m / 2.0
     found = []
@@ -146,13 +118,20 @@ def _footprints(frame: _Frame, voxel_size_m: float) -> list[tuple[np.ndarray, np
 
 
 def _shade(
-    key: np.ndarray, points_m: np.ndarray, colors: np.ndarray, outline: np.ndarray | None, voxel_size_m: float, frame: _Frame,
+    key: np.ndarray,
+    points_m: np.ndarray,
+    colors: np.ndarray,
+    outline: np.ndarray | None,
+    voxel_size_m: float,
+    frame: Projection,
 ) -> np.ndarray:
     """Colours of the z-buffer [H, W, 3] uint8: light by face and smoothed surface, hollows darker, contours drawn."""
     filled = key != EMPTY
     name = (key & np.uint64(0xFFFFFFFF)).astype(np.int64)
     voxel, face = np.where(filled, name >> 2, 0), np.where(filled, name & 3, 0)
-    light = (0.45 * FACE_LIGHT[None, :] + 0.55 * _soft_light(points_m, voxel_size_m, frame)[:, None]).astype(np.float32)[voxel, face]
+    light = (0.45 * FACE_LIGHT[None, :] + 0.55 * _soft_light(points_m, voxel_size_m, frame)[:, None]).astype(np.float32)[
+        voxel, face
+    ]
     pixels = max(frame.scale * voxel_size_m, 1.0)
     depth = np.where(filled, (frame.project(points_m)[:, 2] / voxel_size_m).astype(np.float32)[voxel], np.float32(0.0))
     light = light * _hollows(depth, filled, 3.0 * pixels)
@@ -172,12 +151,14 @@ def _hollows(depth: np.ndarray, filled: np.ndarray, sigma_px: float) -> np.ndarr
     sigma = sigma_px / step
     mass = ndimage.gaussian_filter(coarse, sigma, truncate=2.0)
     around = ndimage.gaussian_filter(depth[::step, ::step] * coarse, sigma, truncate=2.0) / np.maximum(mass, 1e-6)
-    around = np.asarray(Image.fromarray(around).resize((around.shape[1] * step, around.shape[0] * step), Image.Resampling.BILINEAR))
+    around = np.asarray(
+        Image.fromarray(around).resize((around.shape[1] * step, around.shape[0] * step), Image.Resampling.BILINEAR)
+    )
     behind = depth - around[: depth.shape[0], : depth.shape[1]]
     return (1.0 - np.clip(behind * 0.035, 0.0, 0.30)) * (1.0 + np.clip(behind * -0.01, 0.0, 0.06))
 
 
-def _soft_light(points_m: np.ndarray, voxel_size_m: float, frame: _Frame) -> np.ndarray:
+def _soft_light(points_m: np.ndarray, voxel_size_m: float, frame: Projection) -> np.ndarray:
     """Brightness [N] per voxel from a smooth normal: the direction in which its neighbourhood is empty."""
     index = np.rint((points_m - points_m.min(axis=0)) / voxel_size_m).astype(np.int64) + 3
     shape = index.max(axis=0) + 4
@@ -187,7 +168,14 @@ def _soft_light(points_m: np.ndarray, voxel_size_m: float, frame: _Frame) -> np.
     grid[tuple(index.T)] = 1.0
     smooth = ndimage.uniform_filter(grid, 5)
     i, j, k = index.T
-    gradient = np.stack([smooth[i - 1, j, k] - smooth[i + 1, j, k], smooth[i, j - 1, k] - smooth[i, j + 1, k], smooth[i, j, k - 1] - smooth[i, j, k + 1]], 1)
+    gradient = np.stack(
+        [
+            smooth[i - 1, j, k] - smooth[i + 1, j, k],
+            smooth[i, j - 1, k] - smooth[i, j + 1, k],
+            smooth[i, j, k - 1] - smooth[i, j, k + 1],
+        ],
+        1,
+    )
     length = np.linalg.norm(gradient, axis=1)
     normal = gradient / np.maximum(length, 1e-6)[:, None]
     # thin sheets have no outside: turn every normal towards the viewer
@@ -207,61 +195,21 @@ def _contours(depth: np.ndarray, filled: np.ndarray, outline: np.ndarray | None)
         factor[first][filled[first] & (jump > 3.0)] = 0.55
         factor[second][filled[second] & (jump < -3.0)] = 0.55
         if outline is not None:
-            differs = (outline[first] != outline[second]) & filled[first] & filled[second] & (factor[first] == 1.0) & (factor[second] == 1.0)
+            differs = (
+                (outline[first] != outline[second])
+                & filled[first]
+                & filled[second]
+                & (factor[first] == 1.0)
+                & (factor[second] == 1.0)
+            )
             factor[first][differs] = 0.62
             factor[second][differs] = 0.62
     return factor
 
 
-# -- what is shown -----------------------------------------------------------------------------------------------------------
-
-
-def cutaway(
-    points_m: np.ndarray, view: View, structure: np.ndarray | None = None, floor: np.ndarray | None = None, *,
-    height_m: float = 2.1, stub_m: float = 0.15, reach_m: float = 2.5,
-) -> np.ndarray:
-    """Which voxels to draw so that one looks into the rooms: no ceiling, no walls between viewer and floor.
-
-    Args:
-        points_m: [N, 3] voxel centres.
-        view: direction of the picture.
-        structure: [N] bool, voxels of walls and what hangs on them (doors, windows, pictures, curtains); None = none known.
-        floor: [N] bool, voxels of the floor; None = none known.
-        height_m: everything higher than this over the floor is cut.
-        stub_m: walls that are cut keep this height, so that the plan of the rooms stays visible.
-        reach_m: a wall is cut if there is floor this close behind it.
-
-    Returns:
-        keep [N] bool.
-    """
-    if not len(points_m):
-        return np.zeros(0, bool)
-    has_floor = floor is not None and floor.sum() >= 50
-    ground_m = float(np.median(points_m[floor, 2])) if floor is not None and has_floor else float(np.percentile(points_m[:, 2], 1))
-    keep = points_m[:, 2] <= ground_m + height_m
-    if structure is None or floor is None or not has_floor or view.elevation_deg > 80:
-        return keep
-    cell_m = 0.1
-    low = points_m[:, :2].min(axis=0)
-    cells = np.floor((points_m[:, :2] - low) / cell_m).astype(int)
-    grid = np.zeros(cells.max(axis=0) + 1, bool)
-    grid[tuple(cells[floor].T)] = True
-    # a wall hides what lies behind it, away from the viewer: count the floor there and on the near side
-    away = view.axes[2, :2] / np.linalg.norm(view.axes[2, :2])
-    steps_m = np.arange(0.2, reach_m, cell_m)
-
-    def floor_towards(direction: np.ndarray) -> np.ndarray:
-        at = np.floor((points_m[structure, None, :2] + steps_m[:, None] * direction - low) / cell_m).astype(int)
-        inside = ((at >= 0) & (at < np.array(grid.shape))).all(axis=2)
-        at = np.clip(at, 0, np.array(grid.shape) - 1)
-        return (grid[at[..., 0], at[..., 1]] & inside).sum(axis=1)
-
-    hides = np.zeros(len(points_m), bool)
-    hides[structure] = floor_towards(away) > np.maximum(3, floor_towards(-away) * 0.5)
-    return keep & ~(hides & (points_m[:, 2] > ground_m + stub_m))
-
-
-def best_azimuth(points_m: np.ndarray, interesting: np.ndarray, voxel_size_m: float, elevation_deg: float = 42.0, candidates: int = 12) -> float:
+def best_azimuth(
+    points_m: np.ndarray, interesting: np.ndarray, voxel_size_m: float, elevation_deg: float = 42.0, candidates: int = 12
+) -> float:
     """The azimuth (degrees) from which most of the interesting voxels [N] bool are seen."""
     if not len(points_m):
         return View.azimuth_deg
@@ -273,44 +221,3 @@ def best_azimuth(points_m: np.ndarray, interesting: np.ndarray, voxel_size_m: fl
         seen = np.unique((key[key != EMPTY] & np.uint64(0xFFFFFFFF)) >> np.uint64(2)).astype(np.int64)
         scores.append(interesting[seen].sum())
     return float(azimuths[int(np.argmax(scores))])
-
-
-# -- boxes and labels --------------------------------------------------------------------------------------------------------
-
-BOX_EDGES = np.array([[a, a ^ bit] for a in range(8) for bit in (1, 2, 4) if not a & bit])
-
-
-def font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
-    """DejaVu Sans, which comes with matplotlib."""
-    from matplotlib import font_manager
-
-    return ImageFont.truetype(font_manager.findfont("DejaVu Sans"), size)
-
-
-def draw_labels(image: Image.Image, labels: Sequence[Label], frame: _Frame) -> None:
-    """Draw wireframe boxes, then names, moved apart where they would cover each other."""
-    draw = ImageDraw.Draw(image, "RGBA")
-    text_font = font(max(11, image.height // 52))
-    taken: list[tuple[float, float, float, float]] = []
-    anchors = []
-    for label in labels:
-        corners = np.array([[(label.box_max_m if index >> axis & 1 else label.box_min_m)[axis] for axis in range(3)] for index in range(8)])
-        pixels = frame.project(corners)
-        for a, b in BOX_EDGES:
-            draw.line([tuple(pixels[a, :2]), tuple(pixels[b, :2])], fill=(*label.color, 200), width=max(1, image.height // 600))
-        top = pixels[4:, :2].mean(axis=0)
-        anchors.append((float(top[0]), float(top[1]), label))
-    for x, y, label in sorted(anchors, key=lambda a: a[1]):
-        left, up, right, down = draw.textbbox((0, 0), label.text, font=text_font)
-        width, height = right - left + 10, down - up + 7
-        x0 = min(max(x - width / 2, 2), image.width - width - 2)
-        y0 = min(max(y - height / 2, 2), image.height - height - 2)
-        for shift in (0, 1, -1, 2, -2, 3, -3, 4, 5, 6):
-            place = (x0, y0 + shift * (height + 2), x0 + width, y0 + shift * (height + 2) + height)
-            free = all(place[2] < t[0] or place[0] > t[2] or place[3] < t[1] or place[1] > t[3] for t in taken)
-            if free and place[1] >= 0 and place[3] <= image.height:
-                break
-        taken.append(place)
-        dark = tuple(int(c * 0.55) for c in label.color)
-        draw.rounded_rectangle(place, radius=4, fill=(255, 255, 255, 225), outline=(*label.color, 255), width=1)
-        draw.text((place[0] + 5 - left, place[1] + 3 - up), label.text, font=text_font, fill=(*dark, 255))

@@ -4,13 +4,14 @@ import io
 
 import numpy as np
 import pytest
-from instseg_ros.datasets.bag_messages import TransformTree
-from instseg_ros.datasets.bags import BagSequence, BagTopics, BagUpdates, is_bag, open_bag
-from instseg_ros.errors import DataError
 from PIL import Image
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from scipy.spatial.transform import Rotation
+
+from instseg_ros.datasets.bag_messages import TransformTree
+from instseg_ros.datasets.bags import BagSequence, BagTopics, BagUpdates, is_bag, open_bag
+from instseg_ros.errors import DataError
 
 H, W = 4, 6
 MAP_UPDATE = """
@@ -35,7 +36,9 @@ def header(at_ns: int, frame: str = "camera_optical"):
 def image(at_ns: int, encoding: str, array: np.ndarray, padding: int = 0):
     rows = np.ascontiguousarray(array).view(np.uint8).reshape(len(array), -1)
     data = np.pad(rows, ((0, 0), (0, padding)))
-    return T["sensor_msgs/msg/Image"](header(at_ns), array.shape[0], array.shape[1], encoding, 0, data.shape[1], data.reshape(-1))
+    return T["sensor_msgs/msg/Image"](
+        header(at_ns), array.shape[0], array.shape[1], encoding, 0, data.shape[1], data.reshape(-1)
+    )
 
 
 def compressed(at_ns: int, kind: str, array: np.ndarray):
@@ -47,7 +50,9 @@ def compressed(at_ns: int, kind: str, array: np.ndarray):
 def camera_info(at_ns: int, focal: float = 10.0):
     roi = T["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False)
     K = np.array([focal, 0, 3, 0, focal, 2, 0, 0, 1.0])
-    return T["sensor_msgs/msg/CameraInfo"](header(at_ns), H, W, "plumb_bob", np.zeros(5), K, np.eye(3).ravel(), np.zeros(12), 0, 0, roi)
+    return T["sensor_msgs/msg/CameraInfo"](
+        header(at_ns), H, W, "plumb_bob", np.zeros(5), K, np.eye(3).ravel(), np.zeros(12), 0, 0, roi
+    )
 
 
 def pose_parts(x: float, yaw_deg: float = 0.0):
@@ -62,7 +67,9 @@ def pose(at_ns: int, x: float, yaw_deg: float = 0.0):
 def tf(at_ns: int, parent: str, child: str, x: float):
     point, quaternion = pose_parts(x)
     vector = T["geometry_msgs/msg/Vector3"](point.x, point.y, point.z)
-    one = T["geometry_msgs/msg/TransformStamped"](header(at_ns, parent), child, T["geometry_msgs/msg/Transform"](vector, quaternion))
+    one = T["geometry_msgs/msg/TransformStamped"](
+        header(at_ns, parent), child, T["geometry_msgs/msg/Transform"](vector, quaternion)
+    )
     return T["tf2_msgs/msg/TFMessage"]([one])
 
 
@@ -72,13 +79,21 @@ def cloud(at_ns: int, points: np.ndarray, rgb: np.ndarray):
     records = np.zeros(len(points), {"names": ["xyz", "rgb"], "formats": ["3<f4", "<u4"], "offsets": [0, 16], "itemsize": 20})
     records["xyz"], records["rgb"] = points, (rgb.astype(np.uint32) * [65536, 256, 1]).sum(axis=1)
     data = np.frombuffer(records.tobytes(), np.uint8)
-    return T["sensor_msgs/msg/PointCloud2"](header(at_ns, "map"), 1, len(points), fields, False, 20, 20 * len(points), data, False)
+    return T["sensor_msgs/msg/PointCloud2"](
+        header(at_ns, "map"), 1, len(points), fields, False, 20, 20 * len(points), data, False
+    )
 
 
 def map_update(at_ns: int, sequence: int):
     return T["instseg_ros/msg/MapUpdate"](
-        header(at_ns, "odom"), sequence, sequence == 0, 0.05, np.array([sequence, 0, 0], np.int32), np.array([1, 2, 3], np.uint8),
-        np.ones(1, np.float32), np.array([9, 9, 9] if sequence else [], np.int32),
+        header(at_ns, "odom"),
+        sequence,
+        sequence == 0,
+        0.05,
+        np.array([sequence, 0, 0], np.int32),
+        np.array([1, 2, 3], np.uint8),
+        np.ones(1, np.float32),
+        np.array([9, 9, 9] if sequence else [], np.int32),
     )
 
 
@@ -226,7 +241,9 @@ def test_what_is_missing_is_named_with_what_is_there(tmp_path):
 def test_frames_without_pose_or_color_are_an_error_only_if_none_is_left(tmp_path):
     messages = [m for m in rgbd_messages(4) if not (m[0] == "/camera/pose" and m[1] > 2 * SECOND // 10 + 5)]
     assert len(list(open_bag(write_bag(tmp_path / "a", messages)))) == 2
-    late = [(topic, at, pose(at + 100 * SECOND, 0.0) if topic == "/camera/pose" else msg) for topic, at, msg in rgbd_messages(2)]
+    late = [
+        (topic, at, pose(at + 100 * SECOND, 0.0) if topic == "/camera/pose" else msg) for topic, at, msg in rgbd_messages(2)
+    ]
     with pytest.raises(DataError, match="check the stamps"):
         list(open_bag(write_bag(tmp_path / "b", late)))
 

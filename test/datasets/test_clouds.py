@@ -9,9 +9,10 @@ import open3d as o3d
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
+
 from instseg_ros.datasets.clouds import open_cloud, sample_triangles
 from instseg_ros.errors import DataError, InputError
-from PIL import Image
 
 POINTS = np.array([[0.01, 0.01, 0.01], [0.04, 0.01, 0.01], [1.01, 0.51, -0.01]])
 COLORS = np.array([[100, 0, 0], [200, 0, 0], [0, 0, 255]], np.uint8)
@@ -66,7 +67,7 @@ def test_npz_mesh_with_corner_colors(tmp_path):
     corner_rgb[0], corner_rgb[1] = (255, 0, 0), (0, 255, 0)
     np.savez(tmp_path / "m.npz", vertices=vertices.astype(np.float32), faces=faces, corner_rgb=corner_rgb)
     update = open_cloud(tmp_path / "m.npz", 0.05)
-    at = {tuple(c): tuple(rgb) for c, rgb in zip(update.coords.tolist(), update.colors.tolist())}
+    at = {tuple(c): tuple(rgb) for c, rgb in zip(update.coords.tolist(), update.colors.tolist(), strict=True)}
     assert len(update) == 400 and at[(19, 0, 0)] == (255, 0, 0) and at[(0, 19, 0)] == (0, 255, 0)
 
 
@@ -83,7 +84,8 @@ def test_textured_obj_takes_the_colors_of_its_texture(tmp_path):
     (tmp_path / "t.png").write_bytes(texture_png())
     (tmp_path / "m.mtl").write_text("newmtl a\nmap_Kd t.png\n")
     (tmp_path / "m.obj").write_text(
-        "mtllib m.mtl\nv 0 0 0.02\nv 1 0 0.02\nv 1 1 0.02\nv 0 1 0.02\nvt 0 0\nvt 1 0\nvt 1 1\nvt 0 1\nusemtl a\nf 1/1 2/2 3/3\nf 1/1 3/3 4/4\n"
+        "mtllib m.mtl\nv 0 0 0.02\nv 1 0 0.02\nv 1 1 0.02\nv 0 1 0.02\n"
+        "vt 0 0\nvt 1 0\nvt 1 1\nvt 0 1\nusemtl a\nf 1/1 2/2 3/3\nf 1/1 3/3 4/4\n"
     )
     update = open_cloud(tmp_path / "m.obj", 0.05)
     low, high = update.coords[:, 1] < 8, update.coords[:, 1] > 12
@@ -98,19 +100,29 @@ def write_gltf(path) -> None:
     parts = [positions.tobytes(), uvs.tobytes(), indices.tobytes(), texture_png()]
     offsets = np.cumsum([0] + [len(p) for p in parts])
     uri = "data:application/octet-stream;base64," + base64.b64encode(b"".join(parts)).decode()
-    path.write_text(json.dumps({
-        "asset": {"version": "2.0"}, "scene": 0, "scenes": [{"nodes": [0]}], "nodes": [{"mesh": 0}],
-        "meshes": [{"primitives": [{"attributes": {"POSITION": 0, "TEXCOORD_0": 1}, "indices": 2, "material": 0}]}],
-        "materials": [{"pbrMetallicRoughness": {"baseColorTexture": {"index": 0}}}], "textures": [{"source": 0}],
-        "images": [{"bufferView": 3, "mimeType": "image/png"}],
-        "buffers": [{"uri": uri, "byteLength": int(offsets[-1])}],
-        "bufferViews": [{"buffer": 0, "byteOffset": int(offsets[i]), "byteLength": len(p)} for i, p in enumerate(parts)],
-        "accessors": [
-            {"bufferView": 0, "componentType": 5126, "count": 4, "type": "VEC3", "min": [0, 0, 0], "max": [1, 1, 0]},
-            {"bufferView": 1, "componentType": 5126, "count": 4, "type": "VEC2"},
-            {"bufferView": 2, "componentType": 5125, "count": 6, "type": "SCALAR"},
-        ],
-    }))
+    path.write_text(
+        json.dumps(
+            {
+                "asset": {"version": "2.0"},
+                "scene": 0,
+                "scenes": [{"nodes": [0]}],
+                "nodes": [{"mesh": 0}],
+                "meshes": [{"primitives": [{"attributes": {"POSITION": 0, "TEXCOORD_0": 1}, "indices": 2, "material": 0}]}],
+                "materials": [{"pbrMetallicRoughness": {"baseColorTexture": {"index": 0}}}],
+                "textures": [{"source": 0}],
+                "images": [{"bufferView": 3, "mimeType": "image/png"}],
+                "buffers": [{"uri": uri, "byteLength": int(offsets[-1])}],
+                "bufferViews": [
+                    {"buffer": 0, "byteOffset": int(offsets[i]), "byteLength": len(p)} for i, p in enumerate(parts)
+                ],
+                "accessors": [
+                    {"bufferView": 0, "componentType": 5126, "count": 4, "type": "VEC3", "min": [0, 0, 0], "max": [1, 1, 0]},
+                    {"bufferView": 1, "componentType": 5126, "count": 4, "type": "VEC2"},
+                    {"bufferView": 2, "componentType": 5125, "count": 6, "type": "SCALAR"},
+                ],
+            }
+        )
+    )
 
 
 def test_gltf_is_turned_to_z_up_and_textured(tmp_path):

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from instseg_ros.datasets.rgbd import nearest_stamps, open_sequence, resample_color
-from instseg_ros.errors import DataError
 from PIL import Image
+
+from instseg_ros.datasets.images import resample_color
+from instseg_ros.datasets.rgbd import nearest_stamps, open_sequence
+from instseg_ros.errors import DataError
 
 H, W = 6, 8
 K = np.array([[10.0, 0.0, 4.0], [0.0, 10.0, 3.0], [0.0, 0.0, 1.0]])
@@ -35,7 +37,14 @@ def write_json(folder: Path, count: int = 3, **changes) -> Path:
     frames = []
     for i in range(count):
         write_images(folder, f"{i:03d}", 1000 + i)
-        frames.append({"color": f"color/{i:03d}.png", "depth": f"depth/{i:03d}.png", "stamp": 100.0 + i, "T_world_camera": pose(i).tolist()})
+        frames.append(
+            {
+                "color": f"color/{i:03d}.png",
+                "depth": f"depth/{i:03d}.png",
+                "stamp": 100.0 + i,
+                "T_world_camera": pose(i).tolist(),
+            }
+        )
     data = {"width": W, "height": H, "depth_unit_m": 0.001, "K": K.tolist(), "frames": frames, **changes}
     (folder / "sequence.json").write_text(json.dumps(data))
     return folder
@@ -46,7 +55,11 @@ def test_json_layout(tmp_path):
     assert len(sequence) == 3 and sequence.skipped == 0
     frames = list(sequence)
     assert [f.stamp_ns for f in frames] == [100_000_000_000, 101_000_000_000, 102_000_000_000]
-    assert frames[1].depth_m.dtype == np.float32 and frames[1].depth_m[3, 3] == pytest.approx(1.001) and frames[1].depth_m[0, 0] == 0
+    assert (
+        frames[1].depth_m.dtype == np.float32
+        and frames[1].depth_m[3, 3] == pytest.approx(1.001)
+        and frames[1].depth_m[0, 0] == 0
+    )
     assert frames[2].T_world_camera[0, 3] == 2.0
     assert frames[0].color.shape == (H, W, 3) and frames[0].color[0, 0].tolist() == [255, 0, 0]
     assert frames[0].instance is None
@@ -89,8 +102,14 @@ def test_frames_with_infinite_poses_are_counted(tmp_path):
     ("damage", "words"),
     [
         (lambda p: (p / "depth/001.png").unlink(), "missing"),
-        (lambda p: (p / "depth/001.png").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"), "git lfs pull"),
-        (lambda p: (p / "color/001.png").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"), "git lfs pull"),
+        (
+            lambda p: (p / "depth/001.png").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"),
+            "git lfs pull",
+        ),
+        (
+            lambda p: (p / "color/001.png").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n"),
+            "git lfs pull",
+        ),
         (lambda p: (p / "depth/001.png").write_bytes((p / "depth/001.png").read_bytes()[:40]), "cannot be read"),
         (lambda p: Image.fromarray(np.zeros((H, W), np.uint8)).save(p / "depth/001.png"), "16-bit"),
         (lambda p: Image.fromarray(np.zeros((H, 2 * W), np.uint16)).save(p / "depth/001.png"), "intrinsics are for 8 x 6"),
@@ -110,7 +129,10 @@ def test_a_damaged_image_is_named_with_its_cure(tmp_path, damage, words):
         ({"K": [[1, 2], [3, 4]]}, "K"),
         ({"frames": [{"color": "a", "stamp": 0, "T_world_camera": np.eye(4).tolist()}]}, "depth"),
         ({"frames": [{"color": "a", "depth": "b", "stamp": 0, "T_world_camera": np.eye(3).tolist()}]}, r"\(4, 4\)"),
-        ({"frames": [{"color": "a", "depth": "b", "stamp": 0, "T_world_camera": np.diag([2.0, 2, 2, 1]).tolist()}]}, "rotation"),
+        (
+            {"frames": [{"color": "a", "depth": "b", "stamp": 0, "T_world_camera": np.diag([2.0, 2, 2, 1]).tolist()}]},
+            "rotation",
+        ),
         ({"frames": []}, "no frame"),
     ],
 )

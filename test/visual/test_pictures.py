@@ -2,16 +2,20 @@
 
 import numpy as np
 import pytest
+from PIL import Image
+
 from instseg_ros.labels import CLASS_COLORS, instance_color
 from instseg_ros.segmenter import LabelledCloud
 from instseg_ros.tracking import Instance
 from instseg_ros.visual.pictures import MapPictures, beside, growth_strip, titled, write_gif, write_png
-from instseg_ros.visual.render import View
-from PIL import Image
+from instseg_ros.visual.view import View
 
 
 def cube(low, high):
-    return (np.stack(np.meshgrid(*[np.arange(a, b) for a, b in zip(low, high)], indexing="ij"), -1).reshape(-1, 3) + 0.5) * 0.05
+    return (
+        np.stack(np.meshgrid(*[np.arange(a, b) for a, b in zip(low, high, strict=True)], indexing="ij"), -1).reshape(-1, 3)
+        + 0.5
+    ) * 0.05
 
 
 @pytest.fixture
@@ -20,11 +24,16 @@ def pictures() -> MapPictures:
     points = np.concatenate([floor, chair]).astype(np.float32)
     is_chair = np.arange(len(points)) >= len(floor)
     cloud = LabelledCloud(
-        points, np.full((len(points), 3), (120, 80, 40), np.uint8), np.where(is_chair, 4, 1).astype(np.uint8),
-        np.where(is_chair, 7, 0).astype(np.uint32), np.ones(len(points), np.float32),
+        points,
+        np.full((len(points), 3), (120, 80, 40), np.uint8),
+        np.where(is_chair, 4, 1).astype(np.uint8),
+        np.where(is_chair, 7, 0).astype(np.uint32),
+        np.ones(len(points), np.float32),
     )
     low, high = chair.min(axis=0) - 0.025, chair.max(axis=0) + 0.025
-    return MapPictures(cloud, [Instance(7, 4, 0.9, len(chair), chair.mean(axis=0), low, high, 0, 0)], 0.05, View(30, 50), (240, 200))
+    return MapPictures(
+        cloud, [Instance(7, 4, 0.9, len(chair), chair.mean(axis=0), low, high, 0, 0)], 0.05, View(30, 50), (240, 200)
+    )
 
 
 def hues_near(image: np.ndarray, color: np.ndarray) -> int:

@@ -5,6 +5,7 @@ import open3d as o3d
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from instseg_ros.errors import DataError
 from instseg_ros.labels import instance_color
 from instseg_ros.visual.ply import read_labelled_ply, write_labelled_ply
@@ -14,7 +15,12 @@ def sample(count: int, seed: int = 0):
     rng = np.random.default_rng(seed)
     classes = rng.integers(0, 21, count).astype(np.uint8)
     classes[classes == 20] = 255
-    return rng.normal(size=(count, 3)).astype(np.float32), classes, rng.integers(0, 2**32, count).astype(np.uint32), rng.random(count, np.float32)
+    return (
+        rng.normal(size=(count, 3)).astype(np.float32),
+        classes,
+        rng.integers(0, 2**32, count).astype(np.uint32),
+        rng.random(count, np.float32),
+    )
 
 
 @settings(max_examples=20, deadline=None)

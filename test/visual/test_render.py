@@ -4,8 +4,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from instseg_ros.visual.render import Label, View, best_azimuth, cutaway, render_points
 from scipy import ndimage
+
+from instseg_ros.visual.annotate import Label
+from instseg_ros.visual.render import best_azimuth, render_points
+from instseg_ros.visual.view import View, cutaway
 
 RED, GREEN = (230, 20, 20), (20, 200, 20)
 VOXEL = 0.1
@@ -13,7 +16,7 @@ VOXEL = 0.1
 
 def block(low, high) -> np.ndarray:
     """Centres of all voxels from index `low` up to `high`."""
-    axes = [np.arange(a, b) for a, b in zip(low, high)]
+    axes = [np.arange(a, b) for a, b in zip(low, high, strict=True)]
     return (np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3) + 0.5) * VOXEL
 
 
