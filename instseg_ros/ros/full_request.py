@@ -50,7 +50,7 @@ class FullMapRequester:
                 self._warned = True
                 self._node.get_logger().warning(
                     f"map updates are missing and nobody offers {self._client.srv_name}: the map stays incomplete until the "
-                    "mapper sends a full update; remap request_full to the mapper's service (fusion node: /fusion/request_full)"
+                    "mapper sends a full update; remap request_full to the service of the mapper"
                 )
             return
         self._monitor.count("full_requests")

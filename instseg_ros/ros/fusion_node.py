@@ -68,7 +68,8 @@ class FusionNode(Node):
         self._last_stamp_ns = 0
         self._warned_distortion = False
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        self.create_service(RequestFull, "~/request_full", self._request_full)
+        for name in ("~/request_full", "request_full"):  # the relative one is where a segmenter in this namespace looks for it
+            self.create_service(RequestFull, name, self._request_full)
         self.create_service(Trigger, "~/publish_cloud", self._publish_cloud)
         self.create_service(Trigger, "~/reset", self._reset)
         self.create_timer(config.diagnostics_period_s, self._publish_diagnostics)
@@ -111,8 +112,11 @@ class FusionNode(Node):
     def _on_depth(self, msg: Image) -> None:
         self.monitor.tick("depth_in")
         stamp_ns = time_to_ns(msg.header.stamp)
-        if stamp_ns < self._last_stamp_ns - int(self.parameters.config.max_backward_s * 1e9):
-            self._restart(f"stamps of depth images jumped back by {(self._last_stamp_ns - stamp_ns) / 1e9:.1f} s")
+        tolerance_ns = int(self.parameters.config.max_backward_s * 1e9)
+        if stamp_ns < self._last_stamp_ns - tolerance_ns:
+            back_s = (self._last_stamp_ns - stamp_ns) / 1e9
+            self._warn(f"stamps of depth images jumped back by {back_s:.1f} s: the map is reset")
+            self._forget(announce=False, around_ns=stamp_ns, reach_ns=tolerance_ns)
         self._last_stamp_ns = max(stamp_ns, self._last_stamp_ns)
         self.pairs.add_depth(stamp_ns, msg)
         self._match()
@@ -180,17 +184,15 @@ class FusionNode(Node):
     # Time.
 
     def _on_clock_jump(self, jump: TimeJump) -> None:
-        self._restart(f"the clock jumped back by {-jump.delta.nanoseconds / 1e9:.1f} s")
-
-    def _restart(self, why: str) -> None:
-        self._warn(f"{why}: the map is reset")
+        self._warn(f"the clock jumped back by {-jump.delta.nanoseconds / 1e9:.1f} s: the map is reset")
         self._forget(announce=False)
 
-    def _forget(self, announce: bool) -> None:
+    def _forget(self, announce: bool, around_ns: int = 0, reach_ns: int = -1) -> None:
+        """Begin a new map; of what waits, only what is as near as `reach_ns` to a moment belongs to it."""
         self._last_stamp_ns = 0
         self._unposed.clear()
-        self.pairs.clear()
-        self.poses.clear()
+        self.pairs.keep_only(around_ns - reach_ns, around_ns + reach_ns)
+        self.poses.keep_only(around_ns - reach_ns, around_ns + reach_ns)
         self.worker.reset(announce)
 
     # Services.

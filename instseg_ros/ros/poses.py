@@ -37,10 +37,10 @@ class PoseBuffer:
         self._stamps: list[int] = []
         self._poses: list[np.ndarray] = []
 
-    def clear(self) -> None:
-        """Forget all poses."""
-        self._stamps.clear()
-        self._poses.clear()
+    def keep_only(self, low_ns: int, high_ns: int) -> None:
+        """Forget the poses whose stamps are outside of [low, high]."""
+        kept = [(stamp, pose) for stamp, pose in zip(self._stamps, self._poses, strict=True) if low_ns <= stamp <= high_ns]
+        self._stamps, self._poses = [stamp for stamp, _ in kept], [pose for _, pose in kept]
 
     def add(self, stamp_ns: int, T_world_camera: np.ndarray) -> None:
         """Take in a pose."""

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from instseg_ros.errors import InputError
-from instseg_ros.labels import CLASS_NAMES, class_to_nyu40, instance_color
+from instseg_ros.labels import CLASS_NAMES
+from instseg_ros.visual.ply import write_labelled_ply
 
 SUFFIXES = (".npz", ".ply")
 
@@ -52,11 +53,11 @@ def save_labelled_map(
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.part")
     try:
-        with partial.open("wb") as file:
-            if path.suffix == ".npz":
+        if path.suffix == ".npz":
+            with partial.open("wb") as file:
                 _write_npz(file, cloud, instances, coords, voxel_size_m, frame_id, stamp_ns)
-            else:
-                _write_ply(file, cloud, frame_id)
+        else:
+            write_labelled_ply(partial, cloud.points_m, cloud.class_index, cloud.instance, cloud.confidence, frame_id)
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
@@ -91,31 +92,3 @@ def _write_npz(
         stamp_ns=stamp_ns,
         instances=json.dumps(records),
     )
-
-
-def _write_ply(file: Any, cloud: Any, frame_id: str) -> None:
-    # int, because Open3D skips unsigned properties
-    fields = [
-        ("x", "<f4", "float"),
-        ("y", "<f4", "float"),
-        ("z", "<f4", "float"),
-        ("red", "u1", "uchar"),
-        ("green", "u1", "uchar"),
-        ("blue", "u1", "uchar"),
-        ("label", "<i4", "int"),
-        ("instance", "<i4", "int"),
-        ("confidence", "<f4", "float"),
-    ]
-    vertices = np.zeros(len(cloud.points_m), [(name, code) for name, code, _ in fields])
-    shown = instance_color(cloud.instance) if len(vertices) else np.zeros((0, 3), np.uint8)
-    for axis, (position, channel) in enumerate(zip("xyz", ("red", "green", "blue"), strict=True)):
-        vertices[position], vertices[channel] = cloud.points_m[:, axis], shown[:, axis]
-    vertices["label"], vertices["instance"], vertices["confidence"] = (
-        class_to_nyu40(cloud.class_index),
-        cloud.instance,
-        cloud.confidence,
-    )
-    lines = ["ply", "format binary_little_endian 1.0", f"comment frame {frame_id}", f"element vertex {len(vertices)}"]
-    lines += [f"property {kind} {name}" for name, _, kind in fields] + ["end_header"]
-    file.write(("\n".join(lines) + "\n").encode())
-    file.write(vertices.tobytes())

@@ -19,10 +19,12 @@ class ImagePairs:
         self._color: deque[tuple[int, Any]] = deque(maxlen=waiting)
         self._waiting = waiting
 
-    def clear(self) -> None:
-        """Forget all images."""
-        self._depth.clear()
-        self._color.clear()
+    def keep_only(self, low_ns: int, high_ns: int) -> None:
+        """Forget the images whose stamps are outside of [low, high]."""
+        for stream in (self._depth, self._color):
+            kept = [entry for entry in stream if low_ns <= entry[0] <= high_ns]
+            stream.clear()
+            stream.extend(kept)
 
     def add_depth(self, stamp_ns: int, image: Any) -> None:
         """Take in a depth image."""

@@ -11,10 +11,8 @@ os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 os.environ.setdefault("ROS_LOG_DIR", tempfile.mkdtemp(prefix="instseg_ros_log_"))
 
 try:
+    import instseg_ros.msg  # noqa: F401
     import rclpy
-
-    import instseg_ros.msg
-    import instseg_ros.srv
 
     MISSING = ""
 except ImportError as error:

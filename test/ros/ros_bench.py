@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import rclpy
 import torch
+from instseg_ros.msg import MapUpdate as MapUpdateMsg
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
@@ -14,7 +15,6 @@ from instseg_ros.config import ModelConfig
 from instseg_ros.labels import class_index
 from instseg_ros.mapping.update import MapUpdate
 from instseg_ros.models.network import InstanceNet
-from instseg_ros.msg import MapUpdate as MapUpdateMsg
 from instseg_ros.ros import qos
 from instseg_ros.ros.conversions import update_to_msg
 from instseg_ros.ros.fusion_node import FusionNode

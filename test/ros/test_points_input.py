@@ -12,7 +12,7 @@ from instseg_ros.ros import qos
 from instseg_ros.ros.conversions import header
 from instseg_ros.ros.pointcloud import check_layout, colored_cloud_to_msg, labelled_cloud_to_msg, read_points
 
-KINDS = {"f4": PointField.FLOAT32, "f8": PointField.FLOAT64, "u4": PointField.UINT32, "u1": PointField.UINT8, "i2": PointField.INT16}
+KINDS = {"f4": PointField.FLOAT32, "f8": PointField.FLOAT64, "u4": PointField.UINT32, "u1": PointField.UINT8}
 
 
 def cloud(fields, order="<", height=1, row_pad=0, point_pad=0, dense=True) -> PointCloud2:

@@ -1,13 +1,17 @@
 """The segmenter node with the real pipeline: what goes in, what comes out, and what it does when all is not well."""
 
 import json
+import time
 
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray
+from instseg_ros.msg import InstanceArray, InstanceEvent
+from instseg_ros.srv import SaveMap
 from rcl_interfaces.msg import ParameterDescriptor
 from rcl_interfaces.srv import SetParametersAtomically
 from rclpy.parameter import Parameter
+from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy
 from ros_bench import block, chair_net, update
 from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import String
@@ -15,10 +19,11 @@ from std_srvs.srv import SetBool, Trigger
 from visualization_msgs.msg import Marker, MarkerArray
 
 from instseg_ros.errors import ConfigError
-from instseg_ros.msg import InstanceArray, InstanceEvent
 from instseg_ros.ros import qos
-from instseg_ros.ros.pointcloud import LABELLED_DTYPE
-from instseg_ros.srv import SaveMap
+from instseg_ros.ros.conversions import header
+from instseg_ros.ros.pointcloud import LABELLED_DTYPE, colored_cloud_to_msg
+from instseg_ros.ros.segmenter_node import SegmenterNode
+from instseg_ros.visual.ply import read_labelled_ply
 
 CHAIR = 5
 
@@ -32,15 +37,15 @@ def live(msg: InstanceArray) -> dict:
 
 
 def test_updates_become_instances_clouds_markers_and_events(bench):
-    bench.segmenter(output__points_period_s=0.0)
+    node = bench.segmenter(output__points_period_s=0.0)
     points = bench.record(PointCloud2, "/segmenter/points", qos.LATCHED)
     delta = bench.record(PointCloud2, "/segmenter/points_delta", qos.DELTAS)
     markers = bench.record(MarkerArray, "/segmenter/markers", qos.LATCHED)
     instances = bench.record(InstanceArray, "/segmenter/instances", qos.DELTAS)
     events = bench.record(InstanceEvent, "/segmenter/events", qos.EVENTS)
     send = bench.sender()
-    bench.until(lambda: all(p.get_subscription_count() for p in bench.nodes[0].publishers if "segmenter" in p.topic_name
-                            and p.topic_name.rsplit("/", 1)[1] in ("points_delta", "instances", "events")), "recorders")
+    recorded = [p for p in node.publishers if p.topic_name.endswith(("/points_delta", "/instances", "/events"))]
+    bench.until(lambda: all(p.get_subscription_count() for p in recorded), "recorders")
 
     send(update(0, block(0), block(20)))
     bench.until(lambda: len(instances) and len(instances.last.instances) == 2, "two instances")
@@ -66,7 +71,7 @@ def test_updates_become_instances_clouds_markers_and_events(bench):
     send(update(2, deleted=gone))
     bench.until(lambda: any(e.type == InstanceEvent.RETIRED and e.id == gone_id for e in events.messages), "retired")
     assert {e.id for e in events.messages if e.type == InstanceEvent.BORN} == live(instances.messages[-1]).keys() | {gone_id}
-    bench.until(lambda: any((m.ns, m.id, m.action) == ("boxes", gone_id, Marker.DELETE) for m in markers.last.markers), "DELETE")
+    bench.until(lambda: ("boxes", gone_id, Marker.DELETE) in [(m.ns, m.id, m.action) for m in markers.last.markers], "DELETE")
     bench.until(lambda: len(delta) == 3 and (points_of(delta.last)["confidence"] == -1).sum() == 64, "removed points")
     shown = {(m.ns, m.id) for m in markers.last.markers if m.action == Marker.ADD}
     assert shown == {(ns, i) for ns in ("boxes", "labels") for i in live(instances.last)}
@@ -105,6 +110,7 @@ BAD = {
 
 def test_malformed_updates_are_refused_and_the_map_stays(bench):
     from instseg_ros.msg import MapUpdate as MapUpdateMsg
+
     from instseg_ros.ros.conversions import update_to_msg
 
     node = bench.segmenter()
@@ -174,6 +180,51 @@ def test_reset_pause_and_resegment(bench):
     bench.until(lambda: node.worker.voxels == 64, "a new map, in a new frame")
 
 
+def test_updates_under_load_are_merged_and_none_is_lost(bench):
+    node = bench.segmenter()
+    instances = bench.record(InstanceArray, "/segmenter/instances", qos.DELTAS)
+    send = bench.sender()
+    original = node.segmenter.process
+
+    def slowly(one):
+        time.sleep(0.15)
+        return original(one)
+
+    node.segmenter.process = slowly
+    for i in range(40):
+        send(update(i, block(10 * i), deleted=block(10 * (i - 1))[0] if i % 2 else ()))
+        bench.until(lambda: node.monitor.counts["updates_received"] == i + 1, "reception")  # noqa: B023
+    bench.until(lambda: node.monitor.counts["updates_applied"] == 40, "all are applied")
+    bench.until(lambda: len(instances) and instances.last.sequence == 39, "the last result")
+    assert node.queue.counts["coalesced"] > 0 and len(instances) < 40 and node.watch.complete
+    there = [10 * i for i in range(40) if i % 2]
+    np.testing.assert_array_equal(np.sort(node.segmenter.map.coords[node.segmenter.map.live_slots()], axis=0),
+                                  np.sort(np.concatenate([block(x)[0] for x in there]), axis=0))
+    assert not any(name.startswith("dropped") for name in node.monitor.counts | node.queue.counts)
+
+
+def test_incompatible_qos_is_named_with_the_cure(bench, monkeypatch):
+    node = bench.segmenter()
+    said = []
+    monkeypatch.setattr(type(node.get_logger()), "error", lambda self, text, **_: said.append(text))
+    best_effort = QoSProfile(depth=1, reliability=QoSReliabilityPolicy.BEST_EFFORT)
+    bench.probe.create_publisher(PointCloud2, "map_points", best_effort)
+    cure = "qos_overrides./map_points.subscription.reliability:=best_effort"
+    bench.until(lambda: any(cure in text for text in said), "the input's cure")
+    latched = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
+    bench.record(InstanceArray, "/segmenter/instances", latched)
+    cure = "qos_overrides./segmenter/instances.publisher.durability:=transient_local"
+    bench.until(lambda: any(cure in text for text in said), "the output's cure")
+
+
+def test_qos_can_be_overridden(bench):
+    name = "qos_overrides./map_points.subscription.reliability"
+    node = bench._start(lambda **a: SegmenterNode(chair_net(), **a), None, {name.replace(".", "__"): "best_effort"})
+    publisher = bench.publisher(PointCloud2, "map_points", QoSProfile(depth=1, reliability=QoSReliabilityPolicy.BEST_EFFORT))
+    publisher.publish(colored_cloud_to_msg(header(1, "map"), (block(0)[0] + 0.5) * 0.05, block(0)[1]))
+    bench.until(lambda: node.worker.voxels == 64, "a cloud from a best-effort publisher")
+
+
 def test_a_full_queue_drops_and_asks_for_everything(bench):
     node = bench.segmenter(input__max_waiting_voxels=1000)
     send = bench.sender()
@@ -205,10 +256,8 @@ def test_save_map_stays_in_its_folder(bench, tmp_path):
     with np.load(answer.message, allow_pickle=False) as saved:
         assert saved["coords"].shape == (128, 3) and len(json.loads(str(saved["instances"]))) == 2
     answer = bench.call(SaveMap, "/segmenter/save_map", SaveMap.Request(path="map.ply"))
-    import open3d as o3d
-
-    read = o3d.t.io.read_point_cloud(answer.message)
-    assert len(read.point.positions) == 128 and len(np.unique(read.point.instance.numpy())) == 2
+    read = read_labelled_ply(answer.message)
+    assert len(read["points_m"]) == 128 and len(np.unique(read["instance"])) == 2
 
 
 def test_the_worker_survives_an_exception(bench, monkeypatch):

@@ -1,0 +1,85 @@
+"""The nodes as processes: clean ends, refusals with an exit code, simulated time."""
+
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from instseg_ros.msg import InstanceArray
+from rclpy.parameter import Parameter
+from ros_bench import block, chair_net, update
+from rosgraph_msgs.msg import Clock
+
+from instseg_ros.models.weights import save_weights
+from instseg_ros.ros import qos
+from instseg_ros.ros.conversions import ns_to_time
+
+
+def start(module: str, *arguments: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", f"instseg_ros.ros.{module}", "--ros-args", *arguments],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=dict(os.environ),
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_signals_end_the_segmenter_cleanly(bench, tmp_path, number):
+    save_weights(tmp_path / "net.safetensors", chair_net(), {})
+    process = start("segmenter_node", "-p", f"weights:={tmp_path / 'net.safetensors'}")
+    try:
+        instances = bench.record(InstanceArray, "/segmenter/instances", qos.DELTAS)
+        send = bench.sender()
+        bench.until(lambda: bench.probe.count_publishers("/segmenter/instances") == 1, "the node")
+        send(update(0, block(0)))
+        bench.until(lambda: len(instances), "a result from the process")
+        process.send_signal(number)
+        output, _ = process.communicate(timeout=20)
+    finally:
+        process.kill()
+    assert process.returncode == 0, output
+    assert "Traceback" not in output
+
+
+def test_signals_end_the_fusion_cleanly(bench):
+    process = start("fusion_node")
+    try:
+        bench.until(lambda: bench.probe.count_publishers("/map_updates") == 1, "the node")
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=20)
+    finally:
+        process.kill()
+    assert process.returncode == 0, output
+    assert "Traceback" not in output
+
+
+def test_wrong_settings_end_with_exit_code_2():
+    for module, setting, text in (
+        ("segmenter_node", "grouping.min_voxel:=3", "Did you mean grouping.min_voxels"),
+        ("fusion_node", "publish_period_s:=-1.0", "publish_period_s = -1.0: allowed is"),
+    ):
+        process = start(module, "-p", setting)
+        output, _ = process.communicate(timeout=60)
+        assert process.returncode == 2 and text in output, output
+
+
+def test_a_clock_that_jumps_back_resets_the_map(bench):
+    node = bench.segmenter(use_sim_time=True)
+    assert node.get_parameter("use_sim_time").type_ == Parameter.Type.BOOL
+    clock = bench.publisher(Clock, "/clock", 10)
+    send = bench.sender()
+
+    def tick(seconds: float) -> None:
+        clock.publish(Clock(clock=ns_to_time(int(seconds * 1e9))))
+        bench.until(lambda: node.get_clock().now().nanoseconds == int(seconds * 1e9), f"time {seconds}")
+
+    tick(100.0)
+    send(update(0, block(0), stamp_s=100.0))
+    bench.until(lambda: node.worker.voxels == 64, "a map")
+    tick(99.5)
+    assert node.monitor.counts["resets_by_time"] == 0
+    tick(20.0)
+    bench.until(lambda: node.worker.voxels == 0, "the reset")
+    send(update(0, block(10), stamp_s=20.0))
+    bench.until(lambda: node.worker.voxels == 64, "a new map")
+    assert node.monitor.counts["resets_by_time"] == 1
