@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from instseg_ros.config import SegmenterConfig, add_setting_arguments, load_yaml, settings_from_arguments
+from instseg_ros.datasets.simulate import SEEDS_PER_RUN
 from instseg_ros.errors import ConfigError
 from instseg_ros.evaluation.evaluate import CaseResult, evaluate_case, summarise
 from instseg_ros.evaluation.ground_truth import ORACLES, install_oracles
@@ -53,9 +54,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=Path, help="write figures and rows to this file")
     parser.add_argument("--count", type=int, default=20, help="rooms to evaluate (default: %(default)s)")
     parser.add_argument(
-        "--seed", type=int, default=0, help="seed of the first room, or of the walk through the house (default: %(default)s)")
+        "--seed", type=int, default=0, help="seed of the rooms, or of the walk through the house (default: %(default)s)")
     parser.add_argument(
-        "--split", default="test", choices=("test", "validation"), help="whose furniture the rooms hold (default: %(default)s)")
+        "--split", default="test", choices=("train", "validation", "test"),
+        help="whose furniture the rooms hold (default: %(default)s)")
     modes = parser.add_mutually_exclusive_group()
     modes.add_argument("--offline", action="store_true", help="only the final map as one full update")
     modes.add_argument("--online", action="store_true", help="only the growing map, update by update")
@@ -83,7 +85,8 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("--jobs, --count and --frames-per-update must be at least 1")
     classes = evaluated_classes(args.classes, config.weights)
     if args.what == "rooms":
-        seeds = range(args.seed, args.seed + args.count)
+        first = args.seed * SEEDS_PER_RUN  # as `instseg simulate rooms` counts them
+        seeds = range(first, first + args.count)
         sources: Sequence[CaseSource] = room_sources(
             seeds, args.split, args.data, config.voxel_size_m, args.frames_per_update, args.cache)
     else:

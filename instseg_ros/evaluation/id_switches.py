@@ -13,9 +13,9 @@ class IdConsistency:
     """Counts id switches over the updates of one run, as MOTA counts them, on voxels instead of boxes.
 
     At every update, a ground-truth object with at least `min_voxels` voxels in the map is *matched* to the id predicted with
-    which its voxel IoU exceeds one half; there is at most one such id per object and one such object per id. Both sets are taken
-    over the whole map at that moment, so an object that is half seen is compared with what is seen of it. Voxels without ground
-    truth (-1) belong to no object; under a predicted id they enlarge the union.
+    which its voxel IoU exceeds one half; there is at most one such id per object and one such object per id. Both sets are
+    taken over the whole map at that moment, so an object that is half seen is compared with what is seen of it. Voxels without
+    ground truth (-1) belong to no object; under a predicted id they enlarge the union.
 
     * An *instance-update* is an object matched at an update.
     * A *switch* is an instance-update whose id differs from the id of the same object's last instance-update, no matter what

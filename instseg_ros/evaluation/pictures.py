@@ -9,7 +9,8 @@ from PIL import Image, ImageDraw
 
 from instseg_ros.evaluation.evaluate import Outcome
 from instseg_ros.labels import BACKGROUND, CLASS_COLORS, NUM_CLASSES, class_index, instance_color
-from instseg_ros.visual.render import View, cutaway, render_points
+from instseg_ros.visual.render import render_points
+from instseg_ros.visual.view import View, cutaway
 
 _PANEL = (760, 600)
 _CAPTION = 22
