@@ -1,6 +1,6 @@
 """The online loop without ROS: frames are fused, and every update of the map is segmented."""
 
-__all__ = ["OnlineRun", "UpdateRecord", "fused_updates", "run_online", "run_updates"]
+__all__ = ["FusedUpdate", "OnlineRun", "UpdateRecord", "fused_updates", "run_online", "run_updates"]
 
 import time
 from collections import Counter

@@ -32,7 +32,7 @@ from instseg_ros.segmenter import LabelledCloud, SegmentationResult, Segmenter
 from instseg_ros.tracking import Instance
 from instseg_ros.visual.pictures import MapPictures, beside, titled, write_gif, write_png
 from instseg_ros.visual.ply import write_labelled_ply
-from instseg_ros.visual.view import View
+from instseg_ros.visual.view import View, cutaway
 
 
 @dataclass
@@ -244,8 +244,9 @@ def write_pictures(
 def _growth_frames(growth: Growth, final: LabelledCloud, voxel_size_m: float, view: View) -> list[np.ndarray]:
     """Colour and instances side by side after each kept update, all in the frame of the final map."""
     frames = []
+    extent_m = final.points_m[cutaway(final.points_m, View(elevation_deg=90.0))]
     for number, cloud, instances in growth.states:
-        pictures = MapPictures(cloud, instances, voxel_size_m, view, GIF_SIZE, final.points_m, supersample=2)
+        pictures = MapPictures(cloud, instances, voxel_size_m, view, GIF_SIZE, extent_m)
         frames.append(
             beside(
                 [

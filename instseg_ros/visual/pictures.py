@@ -22,6 +22,8 @@ FLOOR = class_index("floor")
 FADE = 0.62
 """How far the colours of what is no instance are drawn towards white."""
 UNKNOWN_COLOR = (205, 205, 205)
+MIN_DRAWN = 0.25
+"""An instance of which less than this share is drawn gets no box and name."""
 
 
 @dataclass
@@ -46,22 +48,22 @@ class MapPictures:
         keep = cutaway(cloud.points_m, View(elevation_deg=90.0))
         return View(best_azimuth(cloud.points_m[keep], objects[keep], voxel_size_m, elevation_deg), elevation_deg)
 
-    def _draw(self, colors: np.ndarray, labels: Sequence[Label] = (), outline: np.ndarray | None = None) -> np.ndarray:
-        cloud = self.cloud
-        if self.view.elevation_deg > 80:
-            keep = cutaway(cloud.points_m, self.view)
-        else:
-            keep = cutaway(cloud.points_m, self.view, np.isin(cloud.class_index, STRUCTURE), cloud.class_index == FLOOR)
-        extent = self.extent_m if self.extent_m is not None else cloud.points_m[keep]
+    def _keep(self) -> np.ndarray:
+        """Voxels that are drawn [N] bool."""
+        classes = self.cloud.class_index
+        return cutaway(self.cloud.points_m, self.view, np.isin(classes, STRUCTURE), classes == FLOOR)
+
+    def _draw(self, colors: np.ndarray, labels: bool = False, outline: np.ndarray | None = None) -> np.ndarray:
+        keep = self._keep()
         return render_points(
-            cloud.points_m[keep],
+            self.cloud.points_m[keep],
             colors[keep],
             self.voxel_size_m,
             self.view,
             self.size,
-            labels=labels,
+            labels=self._labels(keep) if labels else (),
             outline=None if outline is None else outline[keep],
-            extent_m=extent,
+            extent_m=self.extent_m,
             supersample=self.supersample,
         )
 
@@ -76,7 +78,7 @@ class MapPictures:
         faded = (0.5 * cloud.colors + 0.5 * grey) * (1.0 - FADE) + 255.0 * FADE
         is_object = cloud.instance > 0
         colors = np.where(is_object[:, None], instance_color(cloud.instance), faded.astype(np.uint8))
-        return self._draw(colors, self._labels() if labels else (), cloud.instance.astype(np.int32))
+        return self._draw(colors, labels, cloud.instance.astype(np.int32))
 
     def classes(self) -> np.ndarray:
         """The map in ScanNet's class colours [H, W, 3] uint8."""
@@ -84,14 +86,17 @@ class MapPictures:
         palette[: len(CLASS_COLORS)] = CLASS_COLORS
         return self._draw(palette[self.cloud.class_index], outline=self.cloud.class_index.astype(np.int32))
 
-    def _labels(self) -> list[Label]:
+    def _labels(self, keep: np.ndarray) -> list[Label]:
+        """Boxes and names of the instances that are not cut away."""
+        ids, counts = np.unique(self.cloud.instance[keep], return_counts=True)
+        drawn = dict(zip(ids.tolist(), counts.tolist(), strict=True))
         found = []
         for one in self.instances:
-            color = tuple(int(c) for c in instance_color(np.array([one.id]))[0])
+            if drawn.get(one.id, 0) < MIN_DRAWN * one.voxels:
+                continue
+            red, green, blue = instance_color(np.array([one.id]))[0].tolist()
             name = CLASS_NAMES[one.class_index] if one.class_index != IGNORE else "object"
-            found.append(
-                Label(f"{name} {one.id}", np.asarray(one.box_min_m), np.asarray(one.box_max_m), (color[0], color[1], color[2]))
-            )
+            found.append(Label(f"{name} {one.id}", np.asarray(one.box_min_m), np.asarray(one.box_max_m), (red, green, blue)))
         return found
 
     def legend(self) -> list[tuple[str, tuple[int, int, int]]]:
