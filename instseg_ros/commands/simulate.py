@@ -1,4 +1,4 @@
-"""Compose furnished rooms (or take a house), walk a virtual depth camera through them and fuse what it sees into labelled scenes."""
+"""Compose furnished rooms (or take a house), walk a depth camera through, and fuse what it sees into labelled scenes."""
 
 __all__ = ["add_arguments", "run"]
 
@@ -17,7 +17,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     what = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
     rooms = what.add_parser("rooms", help="labelled voxel scenes of furnished rooms: OUT/SPLIT/room_0000.npz and on")
     rooms.add_argument("--count", type=int, default=24, help="number of rooms (default: %(default)s)")
-    rooms.add_argument("--split", choices=("train", "validation", "test"), default="train", help="whose furniture (default: %(default)s)")
+    rooms.add_argument("--first", type=int, default=0, help="number of the first room, to add to those made before")
+    rooms.add_argument(
+        "--split", choices=("train", "validation", "test"), default="train", help="whose furniture (default: %(default)s)",
+    )
     rooms.add_argument("--seed", type=int, default=1, help="the same seed gives the same rooms (default: %(default)s)")
     rooms.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: one per core)")
     rooms.add_argument(
@@ -30,11 +33,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     house.add_argument("--seed", type=int, default=0, help="of the walk (default: %(default)s)")
     for sub in (rooms, house):
         sub.add_argument("--out", type=Path, required=True, help="folder to write into")
-        sub.add_argument("--frames", type=int, default=0, help="frames of a walk; 0 = by the size of the floor (default: %(default)s)")
+        sub.add_argument("--frames", type=int, default=0, help="frames of a walk; 0 (default) = by the size of the floor")
         sub.add_argument("--voxel-size", type=float, default=0.05, help="voxel size, m (default: %(default)s)")
         sub.add_argument(
             "--partial", type=float, nargs="*", default=(), metavar="SHARE",
-            help="also save the map after these shares of the walk, so that a network learns objects that are half seen (for example 0.35 0.7)",
+            help="also save the map after these shares of the walk, so that a network learns objects that are half seen "
+            "(for example 0.35 0.7)",
         )
         sub.add_argument("--clean", action="store_true", help="no sensor and pose noise")
         sub.add_argument("--bag", action="store_true", help="also write each walk as an mcap bag")
@@ -47,18 +51,20 @@ def run(args: argparse.Namespace) -> int:
     from instseg_ros.datasets.simulate import SimulationOptions, simulate_house, simulate_rooms
 
     options = SimulationOptions(
-        getattr(args, "furniture", "auto"), args.frames, not args.clean, tuple(args.partial), args.voxel_size, args.bag, args.sequence,
+        getattr(args, "furniture", "auto"), args.frames, not args.clean, tuple(args.partial), args.voxel_size, args.bag,
+        args.sequence,
     )
     start = time.monotonic()
     if args.what == "rooms":
-        results = simulate_rooms(args.out, args.count, args.split, args.seed, args.jobs, options)
+        results = simulate_rooms(args.out, args.count, args.split, args.seed, args.jobs, options, first=args.first)
     else:
         results = [simulate_house(args.house, args.out, args.seed, options)]
     seconds = time.monotonic() - start
     voxels = np.array([r["voxels"] for r in results])
     print(
-        f"{sum(r['scenes'] for r in results)} scenes of {len(results)} walks in {args.out}: {seconds:.0f} s, {seconds / len(results):.1f} s each; "
-        f"{np.mean([r['frames'] for r in results]):.0f} frames, {voxels.mean():.0f} voxels ({voxels.min()} to {voxels.max()}) and "
+        f"{sum(r['scenes'] for r in results)} scenes of {len(results)} walks in {args.out}: {seconds:.0f} s, "
+        f"{seconds / len(results):.1f} s each; {np.mean([r['frames'] for r in results]):.0f} frames, "
+        f"{voxels.mean():.0f} voxels ({voxels.min()} to {voxels.max()}) and "
         f"{np.mean([r['instances'] for r in results]):.0f} instances each"
     )
     totals: dict[int, int] = {}

@@ -49,7 +49,8 @@ def _messages(frame: RgbdFrame, types: dict[str, Any], frame_id: str) -> dict[st
     """The four messages of a frame, by topic."""
     stamp = types["builtin_interfaces/msg/Time"](*divmod(frame.stamp_ns, 1_000_000_000))
     header = types["std_msgs/msg/Header"](stamp, CAMERA_FRAME)
-    image, point, quaternion = types["sensor_msgs/msg/Image"], types["geometry_msgs/msg/Point"], types["geometry_msgs/msg/Quaternion"]
+    image, point = types["sensor_msgs/msg/Image"], types["geometry_msgs/msg/Point"]
+    quaternion = types["geometry_msgs/msg/Quaternion"]
     height, width = frame.depth_m.shape
     depth = np.clip(np.rint(frame.depth_m * 1000.0), 0, 65535).astype("<u2")
     rotation = Rotation.from_matrix(frame.T_world_camera[:3, :3]).as_quat()
@@ -57,8 +58,8 @@ def _messages(frame: RgbdFrame, types: dict[str, Any], frame_id: str) -> dict[st
     P = np.zeros((3, 4))
     P[:, :3] = frame.K
     info = types["sensor_msgs/msg/CameraInfo"](
-        header=header, height=height, width=width, distortion_model="plumb_bob", d=np.zeros(5), k=frame.K.astype(np.float64).ravel(),
-        r=np.eye(3).ravel(), p=P.ravel(), binning_x=0, binning_y=0,
+        header=header, height=height, width=width, distortion_model="plumb_bob", d=np.zeros(5),
+        k=frame.K.astype(np.float64).ravel(), r=np.eye(3).ravel(), p=P.ravel(), binning_x=0, binning_y=0,
         roi=types["sensor_msgs/msg/RegionOfInterest"](0, 0, 0, 0, False),
     )
     return {

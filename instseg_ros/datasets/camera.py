@@ -52,10 +52,13 @@ class SceneRenderer:
         self.mesh, self.camera = mesh, camera
         self._rng = np.random.default_rng([seed, 1])
         self._scene = o3d.t.geometry.RaycastingScene()
-        self._scene.add_triangles(o3d.core.Tensor(mesh.vertices), o3d.core.Tensor(mesh.faces.astype(np.uint32)))
+        self._scene.add_triangles(
+            o3d.core.Tensor.from_numpy(mesh.vertices), o3d.core.Tensor.from_numpy(mesh.faces.astype(np.uint32)),
+        )
         self._rays = camera.rays().reshape(-1, 3)
         low, high = mesh.bounds_m()
-        self._lamps = self._rng.uniform([*(low[:2] + 0.2 * (high - low)[:2]), high[2] - 0.4], [*(high[:2] - 0.2 * (high - low)[:2]), high[2]], (2, 3))
+        margin = 0.2 * (high - low)[:2]
+        self._lamps = self._rng.uniform([*(low[:2] + margin), high[2] - 0.4], [*(high[:2] - margin), high[2]], (2, 3))
         self._tint = self._rng.uniform(0.93, 1.0, 3)
 
     def render(self, T_world_camera: np.ndarray, stamp_ns: int = 0) -> RgbdFrame:
@@ -64,11 +67,12 @@ class SceneRenderer:
         rays = np.empty((len(self._rays), 6), np.float32)
         rays[:, :3] = T_world_camera[:3, 3]
         rays[:, 3:] = self._rays @ T_world_camera[:3, :3].T
-        hits = self._scene.cast_rays(o3d.core.Tensor(rays), nthreads=1)
+        hits = self._scene.cast_rays(o3d.core.Tensor.from_numpy(rays), nthreads=1)
         depth = hits["t_hit"].numpy()
         seen = np.isfinite(depth)
         face = np.where(seen, hits["primitive_ids"].numpy().astype(np.int64), 0)
-        color = self._shade(face, rays[:, :3] + rays[:, 3:] * np.where(seen, depth, 0)[:, None], hits["primitive_normals"].numpy())
+        points = rays[:, :3] + rays[:, 3:] * np.where(seen, depth, 0)[:, None]
+        color = self._shade(face, points, hits["primitive_normals"].numpy())
         color[~seen] = 0
         return RgbdFrame(
             stamp_ns, np.where(seen, depth, 0).astype(np.float32).reshape(height, width), color.reshape(height, width, 3),
@@ -92,4 +96,4 @@ class SceneRenderer:
         to = points - eye
         # stop short of the point, so that its own surface does not hide it
         rays = np.concatenate([np.broadcast_to(eye, points.shape), to], axis=1).astype(np.float32)
-        return ~self._scene.test_occlusions(o3d.core.Tensor(rays), 0.0, 0.985, nthreads=1).numpy()
+        return ~self._scene.test_occlusions(o3d.core.Tensor.from_numpy(rays), 0.0, 0.985, nthreads=1).numpy()

@@ -74,7 +74,10 @@ def save_scene(path: Path | str, scene: VoxelScene) -> None:
     scene.validate()
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    header = {"format": FORMAT, "version": VERSION, "name": scene.name, "voxel_size_m": scene.voxel_size_m, "metadata": scene.metadata}
+    header = {
+        "format": FORMAT, "version": VERSION, "name": scene.name, "voxel_size_m": scene.voxel_size_m,
+        "metadata": scene.metadata,
+    }
     partial = path.with_name(path.name + ".part")
     with open(partial, "wb") as file:
         np.savez_compressed(file, header=np.array(json.dumps(header)), **{name: getattr(scene, name) for name in ARRAYS})
@@ -131,9 +134,9 @@ def label_voxels(
     if len(coords) == 0 or len(mesh.faces) == 0:
         return np.full(len(coords), IGNORE, np.uint8), np.full(len(coords), -1, np.int32)
     scene = o3d.t.geometry.RaycastingScene()
-    scene.add_triangles(o3d.core.Tensor(mesh.vertices), o3d.core.Tensor(mesh.faces.astype(np.uint32)))
+    scene.add_triangles(o3d.core.Tensor.from_numpy(mesh.vertices), o3d.core.Tensor.from_numpy(mesh.faces.astype(np.uint32)))
     centers = voxel_centers(coords, voxel_size_m)
-    closest = scene.compute_closest_points(o3d.core.Tensor(centers), nthreads=1)
+    closest = scene.compute_closest_points(o3d.core.Tensor.from_numpy(centers), nthreads=1)
     distance = np.linalg.norm(closest["points"].numpy() - centers, axis=1)
     near = distance <= (1.5 * voxel_size_m if max_distance_m is None else max_distance_m)
     face = np.where(near, closest["primitive_ids"].numpy().astype(np.int64), 0)

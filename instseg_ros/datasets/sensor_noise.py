@@ -63,7 +63,9 @@ def _surface(depth: np.ndarray, K: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return cosine, edge
 
 
-def noisy_poses(T_world_camera: np.ndarray, rng: np.random.Generator, sigma_m: float = 0.005, sigma_deg: float = 0.3) -> np.ndarray:
+def noisy_poses(
+    T_world_camera: np.ndarray, rng: np.random.Generator, sigma_m: float = 0.005, sigma_deg: float = 0.3
+) -> np.ndarray:
     """Poses [T, 4, 4] as a localisation would report them: off by an error that drifts slowly and stays bounded.
 
     Args:

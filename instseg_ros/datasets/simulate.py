@@ -1,6 +1,9 @@
 """From a furnished scene to a posed RGB-D sequence, and from the sequence to labelled voxel scenes."""
 
-__all__ = ["SimulationOptions", "fuse_scene", "fuse_scenes", "simulate_house", "simulate_room", "simulate_rooms", "simulate_sequence"]
+__all__ = [
+    "SimulationOptions", "frames_for", "fuse_scene", "fuse_scenes", "simulate_house", "simulate_room", "simulate_rooms",
+    "simulate_sequence",
+]
 
 import multiprocessing
 from collections.abc import Iterable, Iterator, Sequence
@@ -93,8 +96,8 @@ def frames_for(floor: FreeFloor) -> int:
 
 
 def fuse_scenes(
-    name: str, frames: Sequence[RgbdFrame], mesh: SceneMesh, config: FusionConfig | None = None, shares: Sequence[float] = (1.0,),
-    metadata: dict[str, Any] | None = None,
+    name: str, frames: Sequence[RgbdFrame], mesh: SceneMesh, config: FusionConfig | None = None,
+    shares: Sequence[float] = (1.0,), metadata: dict[str, Any] | None = None,
 ) -> list[VoxelScene]:
     """Fuse a sequence, and label the map as it is after each share of the frames.
 
@@ -128,7 +131,9 @@ def fuse_scene(name: str, frames: Iterable[RgbdFrame], mesh: SceneMesh, config: 
     return fuse_scenes(name, list(frames), mesh, config)[0]
 
 
-def simulate_room(out: Path, name: str, room: Room, seed: int, options: SimulationOptions, metadata: dict[str, Any]) -> dict[str, Any]:
+def simulate_room(
+    out: Path, name: str, room: Room, seed: int, options: SimulationOptions, metadata: dict[str, Any]
+) -> dict[str, Any]:
     """Walk through one room, and write its scenes (and bag, and sequence) into a folder.
 
     Returns:
@@ -162,7 +167,8 @@ def _simulate_numbered(out: Path, number: int, split: str, seed: int, options: S
 
 
 def simulate_rooms(
-    out: Path | str, count: int, split: str, seed: int, jobs: int = 1, options: SimulationOptions | None = None, progress: bool = True,
+    out: Path | str, count: int, split: str, seed: int, jobs: int = 1, options: SimulationOptions | None = None,
+    progress: bool = True, first: int = 0,
 ) -> list[dict[str, Any]]:
     """Write the scenes of many rooms to `out/<split>/room_0000.npz` and on.
 
@@ -174,6 +180,7 @@ def simulate_rooms(
         jobs: processes.
         options: what else to write.
         progress: show a progress bar.
+        first: number of the first room, to add rooms to those that are there.
 
     Returns:
         What `simulate_room` says of each room, in their order.
@@ -181,12 +188,15 @@ def simulate_rooms(
     Raises:
         DataError: a number is out of range, the split is unknown, or the furniture cannot be read.
     """
-    if count < 1 or jobs < 1 or seed < 0:
-        raise DataError(f"count {count}, jobs {jobs}, seed {seed}: count and jobs must be 1 or more, the seed 0 or more")
+    if count < 1 or jobs < 1 or seed < 0 or first < 0 or first + count > SEEDS_PER_RUN:
+        raise DataError(
+            f"count {count}, jobs {jobs}, seed {seed}, first {first}: count and jobs must be 1 or more, seed and first 0 "
+            f"or more, and at most {SEEDS_PER_RUN} rooms have one seed"
+        )
     options, folder = options or SimulationOptions(), Path(out) / split
     if not all(0.0 < share < 1.0 for share in options.partial):
         raise DataError(f"partial shares {options.partial}: each must lie between 0 and 1")
-    tasks = [(folder, number, split, seed, options) for number in range(count)]
+    tasks = [(folder, number, split, seed, options) for number in range(first, first + count)]
     bar = tqdm(total=count, unit="room", desc=split, disable=not progress)
     if jobs == 1:
         results = []
@@ -209,7 +219,9 @@ def simulate_rooms(
     return results
 
 
-def simulate_house(house: Path | str, out: Path | str, seed: int = 0, options: SimulationOptions | None = None) -> dict[str, Any]:
+def simulate_house(
+    house: Path | str, out: Path | str, seed: int = 0, options: SimulationOptions | None = None
+) -> dict[str, Any]:
     """Walk through all rooms of a house, and write `out/house.npz`.
 
     Args:

@@ -73,7 +73,9 @@ def _ways(floor: FreeFloor, rng: np.random.Generator) -> list[np.ndarray]:
     parts, count = ndimage.label(floor.free)
     sizes = np.bincount(parts.ravel(), minlength=count + 1)[1:]
     if count == 0:
-        raise DataError("there is no free floor in the scene: the camera needs 20 cells with nothing within 25 cm; remove furniture")
+        raise DataError(
+            "there is no free floor in the scene: the camera needs 20 cells with nothing within 25 cm; remove furniture"
+        )
     worth = np.flatnonzero(sizes >= max(20, 0.04 * sizes.max())) + 1
     return [_way(np.argwhere(parts == part), floor, rng) for part in worth]
 
@@ -158,10 +160,11 @@ def _look_around(renderer: SceneRenderer, eyes: np.ndarray, targets: _Targets, r
         candidates = _rotations(grid[:, 0], grid[:, 1], np.zeros(len(grid)))
         quality, inside = _views(renderer, eyes[key], candidates, targets)
         worth = (quality * targets.weight * np.maximum(1.0 - targets.views / ENOUGH_VIEWS, 0.02)) @ inside.T
-        worth = worth * (1.0 - 0.0015 * np.abs(grid[:, 0] - yaw) - 0.002 * np.abs(grid[:, 1] - pitch)) * rng.uniform(0.85, 1.0, len(grid))
+        effort = 0.0015 * np.abs(grid[:, 0] - yaw) + 0.002 * np.abs(grid[:, 1] - pitch)
+        worth = worth * (1.0 - effort) * rng.uniform(0.85, 1.0, len(grid))
         best = int(np.argmax(worth))
         yaw, pitch = grid[best]
-        targets.views += quality * inside[best] * KEY_FRAMES / 3.0
+        targets.views += quality * inside[best]
         rotations.append(_rotations(yaw + rng.normal(0, 3), pitch + rng.normal(0, 3), rng.normal(0, 2)))
     poses = np.tile(np.eye(4), (len(eyes), 1, 1))
     if len(keys) == 1:
@@ -195,5 +198,6 @@ def _views(
     quality[near] *= renderer.visible(eye, targets.points[near])
     camera = renderer.camera
     x, y, z = np.moveaxis(np.einsum("nk,ckj->cnj", to, R_world_camera), -1, 0)
-    inside = (z > 0.3) & (np.abs(x) * camera.focal_px < z * camera.width / 2) & (np.abs(y) * camera.focal_px < z * camera.height / 2)
+    inside = (z > 0.3) & (np.abs(x) * camera.focal_px < z * camera.width / 2)
+    inside &= np.abs(y) * camera.focal_px < z * camera.height / 2
     return quality, inside

@@ -43,7 +43,7 @@ class TsdfFusion:
         """Forget the map; the next update is numbered 0 again."""
         core = o3d.core
         self._grid = o3d.t.geometry.VoxelBlockGrid(
-            ("tsdf", "weight", "color"), (core.float32,) * 3, ((1,), (1,), (3,)),
+            ("tsdf", "weight", "color"), (core.float32,) * 3, tuple(core.SizeVector([n]) for n in (1, 1, 3)),
             self.config.voxel_size_m, BLOCK, self.config.block_count, core.Device("CPU:0"),
         )
         self._touched: list[np.ndarray] = []
@@ -76,7 +76,7 @@ class TsdfFusion:
         if len(blocks) == 0:
             return
         grid = self._grid.hashmap()
-        keys = o3d.core.Tensor(blocks)
+        keys = o3d.core.Tensor.from_numpy(blocks)
         grid.activate(keys)
         rows, _ = grid.find(keys)
         self._update(blocks, rows.numpy().astype(np.int64), depth, color, K, T)
@@ -87,9 +87,9 @@ class TsdfFusion:
         K_corner, T = K.copy(), T_world_camera.copy()
         K_corner[:2, 2] += 0.5  # Open3D counts pixels from their corners
         T[:3, 3] -= 0.5 * self.config.voxel_size_m  # and samples voxels at theirs
-        core = o3d.core
+        tensor = o3d.core.Tensor.from_numpy
         found = self._grid.compute_unique_block_coordinates(
-            o3d.t.geometry.Image(np.ascontiguousarray(depth)), core.Tensor(K_corner), core.Tensor(np.linalg.inv(T)),
+            o3d.t.geometry.Image(np.ascontiguousarray(depth)), tensor(K_corner), tensor(np.linalg.inv(T)),
             1.0, self.config.max_depth_m, self.config.truncation_voxels,
         )
         return found.numpy().astype(np.int32, copy=True)
@@ -199,7 +199,7 @@ class TsdfFusion:
         """Slots [B] of blocks in the grid, and which of them are there at all [B]."""
         if len(blocks) == 0:
             return np.zeros(0, np.int64), np.zeros(0, bool)
-        slots, there = self._grid.hashmap().find(o3d.core.Tensor(np.ascontiguousarray(blocks)))
+        slots, there = self._grid.hashmap().find(o3d.core.Tensor.from_numpy(np.ascontiguousarray(blocks)))
         return slots.numpy().astype(np.int64), there.numpy().astype(bool)
 
     def _with_border(
@@ -209,7 +209,7 @@ class TsdfFusion:
         values = [field.reshape(-1, BLOCK, BLOCK, BLOCK), total.reshape(-1, BLOCK, BLOCK, BLOCK)]
         padded = [np.zeros((len(blocks), BLOCK + 2, BLOCK + 2, BLOCK + 2), np.float32) for _ in values]
         inner = slice(1, -1)
-        for out, value in zip(padded, values):
+        for out, value in zip(padded, values, strict=True):
             out[:, inner, inner, inner] = value[slots]
         for axis in range(3):
             for step in (-1, 1):
@@ -219,8 +219,9 @@ class TsdfFusion:
                 target: list[slice | int] = [inner] * 3
                 source: list[slice | int] = [slice(None)] * 3
                 target[axis], source[axis] = (0, BLOCK - 1) if step < 0 else (BLOCK + 1, 0)
-                for out, value in zip(padded, values):
-                    out[(there, *target)] = value[(slot[there], *source)]
+                into, taken = (there, *target), (slot[there], *source)
+                for out, value in zip(padded, values, strict=True):
+                    out[into] = value[taken]
         return padded[0], padded[1]
 
     def _rows(self, blocks: np.ndarray) -> np.ndarray:
@@ -327,5 +328,7 @@ def _checked(depth_m: np.ndarray, color: np.ndarray, K: np.ndarray, T: np.ndarra
     if T.shape != (4, 4) or not np.isfinite(T).all() or not np.allclose(T[3], [0, 0, 0, 1], atol=1e-6):
         raise InputError("T_world_camera must be a finite 4x4 matrix whose last row is 0 0 0 1")
     if not np.allclose(T[:3, :3] @ T[:3, :3].T, np.eye(3), atol=1e-3) or np.linalg.det(T[:3, :3]) < 0:
-        raise InputError("T_world_camera is not rigid: its rotation must be orthonormal without a mirror; normalise the quaternion")
+        raise InputError(
+            "T_world_camera is not rigid: its rotation must be orthonormal without a mirror; normalise the quaternion"
+        )
     return depth.astype(np.float32), K, T

@@ -14,7 +14,8 @@ from instseg_ros.labels import IGNORE, class_index
 def scene() -> VoxelScene:
     coords = np.array([[0, 0, 0], [1, 0, 0], [-5, 7, 2]], np.int32)
     return VoxelScene(
-        "kitchen", 0.05, coords, np.full((3, 3), 9, np.uint8), np.array([0, 4, IGNORE], np.uint8), np.array([-1, 3, -1], np.int32),
+        "kitchen", 0.05, coords, np.full((3, 3), 9, np.uint8), np.array([0, 4, IGNORE], np.uint8),
+        np.array([-1, 3, -1], np.int32),
         {"seed": 4, "names": ["Stuhl", "стол"]},
     )
 
@@ -23,7 +24,8 @@ def square(name: str, x: float, y: float) -> SceneMesh:
     """A horizontal square of 40 cm at z = 0.025."""
     vertices = np.array([[x, y, 0.025], [x + 0.4, y, 0.025], [x + 0.4, y + 0.4, 0.025], [x, y + 0.4, 0.025]], np.float32)
     faces = np.array([[0, 1, 2], [0, 2, 3]], np.int32)
-    return SceneMesh(vertices, faces, np.zeros((2, 3), np.uint8), np.zeros(2, np.int32), [SceneInstance(name, class_index(name))])
+    colors, instance = np.zeros((2, 3), np.uint8), np.zeros(2, np.int32)
+    return SceneMesh(vertices, faces, colors, instance, [SceneInstance(name, class_index(name))])
 
 
 def test_what_is_saved_is_loaded(tmp_path):
@@ -32,7 +34,8 @@ def test_what_is_saved_is_loaded(tmp_path):
     back, first = load_scene(path), scene()
     assert (back.name, back.voxel_size_m, back.metadata) == (first.name, first.voxel_size_m, first.metadata)
     for name in ("coords", "colors", "class_index", "instance"):
-        assert np.array_equal(getattr(back, name), getattr(first, name)) and getattr(back, name).dtype == getattr(first, name).dtype
+        read, written = getattr(back, name), getattr(first, name)
+        assert np.array_equal(read, written) and read.dtype == written.dtype
     assert [p.name for p in path.parent.iterdir()] == ["kitchen.npz"]
 
 
@@ -40,7 +43,8 @@ def test_damaged_files_are_refused_with_the_cure(tmp_path):
     good = tmp_path / "good.npz"
     save_scene(good, scene())
     whole = good.read_bytes()
-    for name, content in {"cut": whole[:200], "empty": b"", "text": b"hello", "flipped": whole[:400] + bytes(60) + whole[460:]}.items():
+    flipped = whole[:400] + bytes(60) + whole[460:]
+    for name, content in {"cut": whole[:200], "empty": b"", "text": b"hello", "flipped": flipped}.items():
         bad = tmp_path / f"{name}.npz"
         bad.write_bytes(content)
         with pytest.raises(DataError, match="instseg simulate"):
