@@ -51,6 +51,7 @@ class _Dormant:
     """An instance without voxels that can still come back."""
 
     instance: Instance
+    slots: np.ndarray
     deadline: int
     merged_into: int
 
@@ -94,7 +95,7 @@ class InstanceTracker:
         """[capacity] instance id per slot, 0 = none."""
         self.instances: dict[int, Instance] = {}
         self.last_owner = np.zeros(0, np.uint32)
-        """[capacity] the instance that last vanished from a slot, 0 = none (ids that are dormant no more mean nothing)."""
+        """[capacity] the dormant instance that last vanished from a slot, 0 = none."""
         self._dormant: dict[int, _Dormant] = {}
         self._deadlines: deque[tuple[int, int]] = deque()
         self._slots: dict[int, np.ndarray] = {}
@@ -150,14 +151,15 @@ class InstanceTracker:
             if key[0] in self._dormant:
                 shared[key] = count
                 sizes[key[0]] = self._dormant[key[0]].instance.voxels
-        ids = [*old_ids, *sorted(set(sizes) - set(old_ids))]  # living ones first: they win ties
+        ids = sorted(sizes)
         row_of = {i: r for r, i in enumerate(ids)}
         pairs = []
         for (i, k), count in shared.items():
             size, other = sizes[i], len(segments[k].slots)
             iou, contained = count / (size + other - count), count / min(size, other)
             if iou >= self.config.min_overlap or contained >= self.config.min_contained:
-                pairs.append((row_of[i], k, iou))
+                # A living instance wins a tie
+                pairs.append((row_of[i], k, iou if i in self.instances else iou * (1.0 - 1e-9)))
         owners = [0] * len(segments)
         for r, k in assign(pairs, len(ids), len(segments)):
             owners[k] = ids[r]
@@ -208,7 +210,7 @@ class InstanceTracker:
         coords = voxel_map.coords[segment.slots]
         known = self.instances.get(i)
         if known is None and i in self._dormant:
-            known = self._dormant.pop(i).instance
+            known = self._wake(i).instance
         size = voxel_map.voxel_size_m
         self.instances[i] = Instance(
             i, segment.class_index, segment.score, len(coords),
@@ -228,9 +230,15 @@ class InstanceTracker:
         into = main_owner(self.instance_of[slots], len(slots))
         self.last_owner[slots] = i
         deadline = self._updates + self.config.retire_after
-        self._dormant[i] = _Dormant(instance, deadline, into)
+        self._dormant[i] = _Dormant(instance, slots, deadline, into)
         self._deadlines.append((deadline, i))
         return [TrackEvent("merged", i, into, instance.class_index)] if into else []
+
+    def _wake(self, i: int) -> _Dormant:
+        """Take an instance, and what it remembers of its voxels, out of the dormant ones."""
+        dormant = self._dormant.pop(i)
+        self.last_owner[dormant.slots[self.last_owner[dormant.slots] == i]] = 0
+        return dormant
 
     def _expire(self) -> list[TrackEvent]:
         """Retire the instances that were asleep for too long; a merged one has been announced already."""
@@ -239,7 +247,7 @@ class InstanceTracker:
             deadline, i = self._deadlines.popleft()
             dormant = self._dormant.get(i)
             if dormant is not None and dormant.deadline == deadline:
-                del self._dormant[i]
+                self._wake(i)
                 if not dormant.merged_into:
                     events.append(TrackEvent("retired", i, 0, dormant.instance.class_index))
         return events
@@ -279,12 +287,19 @@ class InstanceTracker:
             tracker._next_id, tracker._updates = (int(v) for v in state["counters"])
             tracker.instances = {i.id: i for i in _unpack("live", state)}
             asleep = zip(_unpack("dormant", state), state["dormant.deadline"], state["dormant.merged_into"], strict=True)
-            tracker._dormant = {i.id: _Dormant(i, int(deadline), int(into)) for i, deadline, into in asleep}
+            memory, none = _slots_by_id(tracker.last_owner), np.zeros(0, np.int32)
+            tracker._dormant = {
+                i.id: _Dormant(i, memory.get(i.id, none), int(deadline), int(into)) for i, deadline, into in asleep
+            }
         except (KeyError, ValueError) as error:
             raise DataError(f"the saved ids are damaged ({error!r}): start afresh, or load another file") from error
         tracker._deadlines = deque(sorted((d.deadline, i) for i, d in tracker._dormant.items()))
         tracker._slots = _slots_by_id(tracker.instance_of)
-        if set(tracker._slots) != set(tracker.instances) or max([0, *tracker.instances, *tracker._dormant]) >= tracker._next_id:
+        known = {*tracker.instances, *tracker._dormant}
+        if (
+            set(tracker._slots) != set(tracker.instances) or max(known, default=0) >= tracker._next_id
+            or len(tracker.instance_of) != len(tracker.last_owner)
+        ):
             raise DataError("the saved ids are damaged (voxels and instances disagree): start afresh, or load another file")
         tracker._bound = False
         return tracker

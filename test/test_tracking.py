@@ -7,9 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from instseg_ros.config import TrackingConfig
+from instseg_ros.config import GroupingConfig, TrackingConfig
 from instseg_ros.errors import DataError
-from instseg_ros.grouping.segmentation import Segment, Segmentation
+from instseg_ros.grouping.grouper import Grouper
+from instseg_ros.grouping.segmentation import PredictionRows, Segment, Segmentation
+from instseg_ros.mapping.update import MapUpdate, coord_keys
+from instseg_ros.mapping.voxel_map import VoxelMap
 from instseg_ros.tracking import InstanceTracker, TrackEvent
 
 NOTHING = np.zeros(0, np.int32)
@@ -112,6 +115,16 @@ def test_a_merged_id_returns_to_its_own_voxels_even_if_they_are_more_now() -> No
     scene.show(range(0, 80))
     scene.show(range(0, 30), range(30, 80))
     assert scene.ids() == [1, 2]
+
+
+def test_an_instance_that_comes_back_smaller_forgets_the_voxels_it_had() -> None:
+    scene = Scene()
+    scene.show(range(0, 30))
+    scene.show()
+    scene.show(range(20, 30))
+    scene.show()
+    assert brief(scene.show(range(0, 15))) == [("born", 2, 0)]
+    assert brief(scene.show(range(0, 15), range(20, 30))) == [("updated", 1, 0)]
 
 
 def test_split_of_an_object_that_was_always_one_gives_a_new_id_to_the_smaller_part() -> None:
@@ -236,7 +249,7 @@ def test_damaged_state_is_refused() -> None:
     scene.show(range(0, 10), range(20, 30))
     state = scene.tracker.state()
     for damage in (
-        {"counters": np.array([1, 1])}, {"instance_of": np.zeros(CAPACITY, np.uint32)}, {"live.id": np.array([1])},
+        {"counters": np.array([1, 1])}, {"last_owner": np.zeros(3, np.uint32)}, {"instance_of": np.zeros(CAPACITY, np.uint32)}, {"live.id": np.array([1])},
     ):
         with pytest.raises(DataError, match="damaged"):
             InstanceTracker.from_state(TrackingConfig(), {**state, **damage})
@@ -251,3 +264,35 @@ def test_reset_starts_at_one() -> None:
     scene.tracker.reset()
     scene.segments = {}
     assert brief(scene.show(range(0, 10))) == [("born", 1, 0)]
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 10**6))
+def test_ids_follow_the_segments_of_a_growing_and_changing_map(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    voxel_map = VoxelMap(0.05)
+    grouper = Grouper(GroupingConfig(min_voxels=3, min_cluster_voxels=5, min_score=0.0))
+    tracker = InstanceTracker(TrackingConfig(retire_after=2))
+    kind = np.zeros(0, int)
+    for step in range(8):
+        fresh = np.unique(rng.integers(0, 12, (60, 3)), axis=0).astype(np.int32)
+        live = voxel_map.coords[voxel_map.live_slots()]
+        gone = live[(rng.random(len(live)) < 0.2) & ~np.isin(coord_keys(live), coord_keys(fresh))]
+        colors, weights = np.zeros((len(fresh), 3), np.uint8), np.ones(len(fresh), np.float32)
+        delta = voxel_map.apply(MapUpdate(fresh, colors, weights, 0.05, deleted=gone))
+        kind = np.concatenate([kind, np.zeros(voxel_map.capacity - len(kind), int)])
+        kind[delta.added] = rng.integers(0, 3, len(delta.added))
+        embedding, offset = kind[:, None] * np.ones((1, 4), np.float32), np.zeros((len(kind), 3), np.float32)
+        prediction = PredictionRows(np.eye(20, dtype=np.float32)[kind * 3], embedding, offset)
+        if step == 5:
+            grouper.reset()
+        result = grouper.regroup(voxel_map, prediction, delta.added, delta)
+        events = tracker.associate(result, voxel_map, step, delta)
+        assert np.array_equal(tracker.instance_of > 0, result.segment >= 0)
+        ids = {s: set(tracker.instance_of[segment.slots].tolist()) for s, segment in result.segments.items()}
+        assert all(len(i) == 1 for i in ids.values()) and set.union(set(), *ids.values()) == set(tracker.instances)
+        assert len(tracker.instances) == len(result.segments)
+        for s, (i,) in ids.items():
+            assert tracker.instances[i].voxels == len(result.segments[s].slots)
+        born = [e.id for e in events if e.kind == "born"]
+        assert all(tracker.instances[i].first_seen_ns == step for i in born)
