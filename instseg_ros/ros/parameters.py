@@ -1,6 +1,6 @@
 """ROS parameters from the settings dataclasses."""
 
-__all__ = ["ConfigParameters", "declare_config"]
+__all__ = ["ConfigParameters", "declare_config", "parameter_table"]
 
 import difflib
 from collections.abc import Callable, Sequence
@@ -92,3 +92,13 @@ def _descriptor(s: Setting) -> ParameterDescriptor:
         elif s.kind is int:
             descriptor.integer_range = [IntegerRange(from_value=int(s.ge), to_value=int(s.le), step=1)]
     return descriptor
+
+
+def parameter_table(cls: type) -> str:
+    """The Markdown table of a config class's parameters, as docs/ros.md shows it."""
+    rows = ["| parameter | default | allowed | |", "| --- | --- | --- | --- |"]
+    for s in settings_of(cls):
+        allowed = ", ".join(s.choices) if s.choices else "" if s.ge is None else f"{s.ge:g} to {s.le:g}"
+        default = {"": "(empty)"}.get(str(s.default), str(s.default).lower() if s.kind is bool else str(s.default))
+        rows.append(f"| `{s.name}` | {default} | {allowed} | {s.doc}{' (*start*)' if s.fixed else ''} |")
+    return "\n".join(rows)
