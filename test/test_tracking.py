@@ -249,7 +249,8 @@ def test_damaged_state_is_refused() -> None:
     scene.show(range(0, 10), range(20, 30))
     state = scene.tracker.state()
     for damage in (
-        {"counters": np.array([1, 1])}, {"last_owner": np.zeros(3, np.uint32)}, {"instance_of": np.zeros(CAPACITY, np.uint32)}, {"live.id": np.array([1])},
+        {"counters": np.array([1, 1])}, {"last_owner": np.zeros(3, np.uint32)},
+        {"instance_of": np.zeros(CAPACITY, np.uint32)}, {"live.id": np.array([1])},
     ):
         with pytest.raises(DataError, match="damaged"):
             InstanceTracker.from_state(TrackingConfig(), {**state, **damage})
