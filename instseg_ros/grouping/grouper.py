@@ -65,7 +65,6 @@ class Grouper:
             raise ConfigError(f"grouping.method = {config.method!r}: allowed is {', '.join(SPLITTERS)}")
         self.config = config
         self._split = SPLITTERS[config.method]
-        self._segment = np.zeros(0, np.int32)
         self._segments: dict[int, Segment] = {}
         self._next = 0
         self._forgotten: set[int] = set()
@@ -77,7 +76,7 @@ class Grouper:
         self._segments_of: dict[int, list[int]] = {}
         self._forgotten |= set(self._segments)
         self._segments.clear()
-        self._segment[:] = -1
+        self._segment = np.zeros(0, np.int32)
         self._started = False
 
     def regroup(self, voxel_map: Map, prediction: PredictionLike, changed: np.ndarray, delta: Delta) -> Segmentation:
