@@ -4,18 +4,19 @@ What is given on the command line counts before `params_file`, that before `pres
 config/fusion.yaml, and those before the nodes' own defaults.
 
     ros2 launch instseg_ros online.launch.py map_updates:=/mapper/updates rviz:=true
-    ros2 launch instseg_ros online.launch.py rgbd:=true depth:=/camera/depth/image color:=/camera/color/image pose:=/odometry/pose
+    ros2 launch instseg_ros online.launch.py rgbd:=true depth:=/camera/depth/image color:=/camera/color pose:=/slam/pose
 """
 
 from pathlib import Path
 from typing import NamedTuple
 
 from ament_index_python.packages import get_package_share_directory
-from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
+
+from launch import LaunchContext, LaunchDescription
 
 SHARE = Path(get_package_share_directory("instseg_ros"))
 YES_NO = ["true", "false"]
@@ -33,13 +34,21 @@ class Given(NamedTuple):
 
 
 PARAMETERS = (
-    Given("voxel_size_m", "voxel_size_m", float, ("segmenter", "fusion"), "voxel size of the map, m; what the weights were trained for"),
+    Given(
+        "voxel_size_m",
+        "voxel_size_m",
+        float,
+        ("segmenter", "fusion"),
+        "voxel size of the map, m; what the weights were trained for",
+    ),
     Given("weights", "weights", str, ("segmenter",), "safetensors file with the network; the shipped weights if empty"),
     Given("device", "device", str, ("segmenter",), "where the network runs", ["auto", "cpu", "cuda"]),
     Given("threads", "threads", int, ("segmenter",), "CPU threads of the network; 0 = all cores"),
     Given("passes", "passes", str, ("segmenter",), "recompute the whole map, or only what changed", ["full", "incremental"]),
     Given("points_mode", "input.points_mode", str, ("segmenter",), "what a cloud on map_points holds", ["full", "delta"]),
-    Given("colors", "output.colors", str, ("segmenter",), "what the colours of the clouds show", ["instances", "classes", "map"]),
+    Given(
+        "colors", "output.colors", str, ("segmenter",), "what the colours of the clouds show", ["instances", "classes", "map"]
+    ),
     Given("save_dir", "save_dir", str, ("segmenter",), "folder that ~/save_map writes to"),
     Given("pose_source", "pose.source", str, ("fusion",), "where camera poses come from", ["topic", "tf", "folder"]),
     Given("folder", "folder.path", str, ("fusion",), "recorded RGB-D folder that is played, with pose_source:=folder"),
@@ -48,29 +57,54 @@ PARAMETERS = (
 )
 
 ARGUMENTS = (
-    DeclareLaunchArgument("map_updates", default_value="map_updates", description="topic with the map's changes (instseg_ros/msg/MapUpdate)"),
-    DeclareLaunchArgument("map_points", default_value="map_points", description="topic with the map as a cloud (sensor_msgs/msg/PointCloud2)"),
     DeclareLaunchArgument(
-        "request_full", default_value="", description="service that makes the mapper send its whole map; empty: the fusion node's with rgbd"
+        "map_updates", default_value="map_updates", description="topic with the map's changes (instseg_ros/msg/MapUpdate)"
     ),
-    DeclareLaunchArgument("frame", default_value="", description="fixed frame of the map; empty: that of the first update ('map' with rgbd)"),
-    DeclareLaunchArgument("preset", default_value="default", description="base settings: a file of config/presets without .yaml"),
-    DeclareLaunchArgument("params_file", default_value="", description="YAML with parameters of the nodes /segmenter and /fusion"),
-    DeclareLaunchArgument("rgbd", default_value="false", choices=YES_NO, description="fuse depth images here: start the fusion node too"),
+    DeclareLaunchArgument(
+        "map_points", default_value="map_points", description="topic with the map as a cloud (sensor_msgs/msg/PointCloud2)"
+    ),
+    DeclareLaunchArgument(
+        "request_full",
+        default_value="",
+        description="service that makes the mapper send its whole map; empty: the fusion node's with rgbd",
+    ),
+    DeclareLaunchArgument(
+        "frame", default_value="", description="fixed frame of the map; empty: that of the first update ('map' with rgbd)"
+    ),
+    DeclareLaunchArgument(
+        "preset", default_value="default", description="base settings: a file of config/presets without .yaml"
+    ),
+    DeclareLaunchArgument(
+        "params_file", default_value="", description="YAML with parameters of the nodes /segmenter and /fusion"
+    ),
+    DeclareLaunchArgument(
+        "rgbd", default_value="false", choices=YES_NO, description="fuse depth images here: start the fusion node too"
+    ),
     DeclareLaunchArgument("depth", default_value="depth", description="depth image topic (16UC1 or 32FC1), with rgbd"),
     DeclareLaunchArgument("color", default_value="color", description="colour image topic registered to the depth, with rgbd"),
-    DeclareLaunchArgument("camera_info", default_value="camera_info", description="camera info topic of the depth image, with rgbd"),
-    DeclareLaunchArgument("pose", default_value="pose", description="pose of the optical frame (geometry_msgs/msg/PoseStamped), with rgbd"),
-    DeclareLaunchArgument("rviz", default_value="false", choices=YES_NO, description="open RViz on the labelled cloud, boxes and texts"),
+    DeclareLaunchArgument(
+        "camera_info", default_value="camera_info", description="camera info topic of the depth image, with rgbd"
+    ),
+    DeclareLaunchArgument(
+        "pose", default_value="pose", description="pose of the optical frame (geometry_msgs/msg/PoseStamped), with rgbd"
+    ),
+    DeclareLaunchArgument(
+        "rviz", default_value="false", choices=YES_NO, description="open RViz on the labelled cloud, boxes and texts"
+    ),
     DeclareLaunchArgument("rviz_config", default_value=str(SHARE / "config" / "instseg.rviz"), description="RViz file"),
     DeclareLaunchArgument("namespace", default_value="", description="namespace of both nodes"),
     DeclareLaunchArgument("use_sim_time", default_value="false", choices=YES_NO, description="take the time from /clock"),
     DeclareLaunchArgument(
-        "log_level", default_value="info", choices=["debug", "info", "warn", "error", "fatal"], description="log level of the nodes"
+        "log_level",
+        default_value="info",
+        choices=["debug", "info", "warn", "error", "fatal"],
+        description="log level of the nodes",
     ),
     *(
         DeclareLaunchArgument(
-            one.argument, default_value="", description=f"{one.description}; empty: as in the files",
+            one.argument,
+            default_value="",
+            description=f"{one.description}; empty: as in the files",
             **({"choices": ["", *one.choices]} if one.choices else {}),
         )
         for one in PARAMETERS
@@ -117,7 +151,11 @@ def node_action(context: LaunchContext, name: str, topics: tuple[str, ...]) -> N
         own = "fusion/request_full" if value_of(context, "rgbd") == "true" else "request_full"
         remappings.append(("request_full", value_of(context, "request_full") or own))
     return Node(
-        package="instseg_ros", executable=f"{name}_node", name=name, namespace=value_of(context, "namespace"), output="screen",
+        package="instseg_ros",
+        executable=f"{name}_node",
+        name=name,
+        namespace=value_of(context, "namespace"),
+        output="screen",
         parameters=parameters_for(context, name),
         remappings=remappings,
         arguments=["--ros-args", "--log-level", value_of(context, "log_level")],
@@ -127,9 +165,17 @@ def node_action(context: LaunchContext, name: str, topics: tuple[str, ...]) -> N
 def rviz_action(context: LaunchContext) -> Node:
     """RViz with our displays, moved to the nodes' namespace."""
     namespace = value_of(context, "namespace").strip("/")
-    moved = [(f"/segmenter/{name}", f"/{namespace}/segmenter/{name}") for name in ("points", "points_delta", "markers")] if namespace else []
+    moved = (
+        [(f"/segmenter/{name}", f"/{namespace}/segmenter/{name}") for name in ("points", "points_delta", "markers")]
+        if namespace
+        else []
+    )
     return Node(
-        package="rviz2", executable="rviz2", name="rviz", output="log", remappings=moved,
+        package="rviz2",
+        executable="rviz2",
+        name="rviz",
+        output="log",
+        remappings=moved,
         parameters=[{"use_sim_time": value_of(context, "use_sim_time") == "true"}],
         arguments=["-d", value_of(context, "rviz_config"), "-f", value_of(context, "frame") or "map"],
     )

@@ -30,14 +30,20 @@ def test_every_message_and_service_is_built():
 
 
 def test_packages_that_messages_use_are_dependencies():
-    used = {name for path in [*ROOT.glob("msg/*.msg"), *ROOT.glob("srv/*.srv")] for name in re.findall(r"^(\w+)/\w+", path.read_text(), re.M)}
+    used = {
+        name
+        for path in [*ROOT.glob("msg/*.msg"), *ROOT.glob("srv/*.srv")]
+        for name in re.findall(r"^(\w+)/\w+", path.read_text(), re.M)
+    }
     used |= {"std_msgs"}  # Header
     depends = {node.text for node in ElementTree.parse(ROOT / "package.xml").iter("depend")}
     assert used == depends
 
 
 def test_ros_wheels_are_pinned():
-    lines = [line for line in (ROOT / "scripts/ros-jazzy-wheels.txt").read_text().splitlines() if line and not line.startswith("#")]
+    lines = [
+        line for line in (ROOT / "scripts/ros-jazzy-wheels.txt").read_text().splitlines() if line and not line.startswith("#")
+    ]
     assert "ros-jazzy-rclpy==7.1.6" in lines
     assert [line for line in lines if not re.fullmatch(r"[\w-]+==[\w.]+", line) and not line.startswith("cmake>=")] == []
 
@@ -60,7 +66,9 @@ def test_rviz_file_shows_what_the_segmenter_publishes():
 
 
 def test_every_subcommand_has_a_module_and_the_command_names_it():
-    shown = subprocess.run([sys.executable, "-m", "instseg_ros.cli", "--help"], capture_output=True, text=True, check=True, timeout=60)
+    shown = subprocess.run(
+        [sys.executable, "-m", "instseg_ros.cli", "--help"], capture_output=True, text=True, check=True, timeout=60
+    )
     for name in COMMANDS:
         assert name in shown.stdout
         assert (ROOT / "instseg_ros/commands" / f"{name}.py").is_file(), f"instseg {name} has no module"

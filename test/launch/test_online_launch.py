@@ -14,7 +14,6 @@ rclpy = pytest.importorskip("rclpy", reason="rclpy is not installed (make build,
 pytest.importorskip("instseg_ros.msg", reason="the messages are not built (make build, or colcon build)")
 
 from ament_index_python.packages import get_package_share_directory  # noqa: E402
-from launch import LaunchContext, LaunchDescription  # noqa: E402
 from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription  # noqa: E402
 from launch.launch_description_sources import PythonLaunchDescriptionSource  # noqa: E402
 from rcl_interfaces.srv import GetParameters  # noqa: E402
@@ -22,6 +21,7 @@ from rcl_interfaces.srv import GetParameters  # noqa: E402
 from instseg_ros.config import ModelConfig  # noqa: E402
 from instseg_ros.models.network import InstanceNet  # noqa: E402
 from instseg_ros.models.weights import save_weights  # noqa: E402
+from launch import LaunchContext, LaunchDescription  # noqa: E402
 
 LAUNCH_FILE = Path(get_package_share_directory("instseg_ros")) / "launch" / "online.launch.py"
 TIMEOUT_S = 60.0
@@ -46,8 +46,25 @@ def declared(context: LaunchContext) -> list[DeclareLaunchArgument]:
 
 def test_every_argument_is_declared_with_a_description():
     arguments = {argument.name: argument for argument in declared(LaunchContext())}
-    wanted = {"map_updates", "map_points", "frame", "weights", "preset", "voxel_size_m", "device", "params_file", "rviz", "rgbd",
-              "depth", "color", "camera_info", "pose", "use_sim_time", "namespace", "log_level"}
+    wanted = {
+        "map_updates",
+        "map_points",
+        "frame",
+        "weights",
+        "preset",
+        "voxel_size_m",
+        "device",
+        "params_file",
+        "rviz",
+        "rgbd",
+        "depth",
+        "color",
+        "camera_info",
+        "pose",
+        "use_sim_time",
+        "namespace",
+        "log_level",
+    }
     assert wanted <= set(arguments)
     assert not [name for name, argument in arguments.items() if len(argument.description or "") < 8]
 
@@ -73,9 +90,16 @@ def online():
     save_weights(folder / "tiny.safetensors", InstanceNet(ModelConfig(channels=(8, 8))), {})
     (folder / "own.yaml").write_text(PARAMS_FILE)
     arguments = {
-        "namespace": "robot", "rgbd": "true", "frame": "odom", "colors": "map", "publish_period_s": "0.75",
-        "weights": str(folder / "tiny.safetensors"), "params_file": str(folder / "own.yaml"), "preset": "incremental",
-        "map_updates": "/robot/changes", "device": "cpu",
+        "namespace": "robot",
+        "rgbd": "true",
+        "frame": "odom",
+        "colors": "map",
+        "publish_period_s": "0.75",
+        "weights": str(folder / "tiny.safetensors"),
+        "params_file": str(folder / "own.yaml"),
+        "preset": "incremental",
+        "map_updates": "/robot/changes",
+        "device": "cpu",
     }
     include = IncludeLaunchDescription(PythonLaunchDescriptionSource(str(LAUNCH_FILE)), launch_arguments=arguments.items())
     return LaunchDescription([include, launch_pytest.actions.ReadyToTest()])
