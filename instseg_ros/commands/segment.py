@@ -229,7 +229,7 @@ def write_pictures(
 ) -> None:
     """map_color.png, map_instances.png, map_classes.png, each from three sides; growth.gif; the figure."""
     main = MapPictures.choose_view(cloud, voxel_size_m)
-    views = [main, View(main.azimuth_deg + 180.0, main.elevation_deg), View(-90.0, 90.0)]  # the plan has x to the right and y up
+    views = [main, View(main.azimuth_deg + 180.0, main.elevation_deg), View(-90.0, 90.0)]  # plan: x right, y up
     pictures = [MapPictures(cloud, instances, voxel_size_m, view, PICTURE_SIZE) for view in views]
     write_png(out / "map_color.png", beside([p.color() for p in pictures]))
     write_png(out / "map_instances.png", beside([p.instance() for p in pictures]))
