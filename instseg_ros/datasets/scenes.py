@@ -121,6 +121,9 @@ def label_voxels(
 ) -> tuple[np.ndarray, np.ndarray]:
     """True labels of voxels by the nearest face of the clean mesh.
 
+    Wall and floor win only where they are nearer than anything else by half a voxel or more: a curtain or a rug's edge
+    stands within one voxel of what is behind it, and what a camera has seen there is the thing in front.
+
     Args:
         coords: [N, 3] int32.
         voxel_size_m: their size.
@@ -133,14 +136,27 @@ def label_voxels(
     """
     if len(coords) == 0 or len(mesh.faces) == 0:
         return np.full(len(coords), IGNORE, np.uint8), np.full(len(coords), -1, np.int32)
-    scene = o3d.t.geometry.RaycastingScene()
-    scene.add_triangles(o3d.core.Tensor.from_numpy(mesh.vertices), o3d.core.Tensor.from_numpy(mesh.faces.astype(np.uint32)))
     centers = voxel_centers(coords, voxel_size_m)
-    closest = scene.compute_closest_points(o3d.core.Tensor.from_numpy(centers), nthreads=1)
-    distance = np.linalg.norm(closest["points"].numpy() - centers, axis=1)
+    face_class = np.array([i.class_index for i in mesh.instances] + [IGNORE], np.uint8)[mesh.face_instance]
+    background = np.isin(face_class, BACKGROUND)
+    distance, face = _closest_face(centers, mesh, np.flatnonzero(~background))
+    behind, wall = _closest_face(centers, mesh, np.flatnonzero(background))
+    nearer = behind + 0.5 * voxel_size_m < distance
+    distance, face = np.where(nearer, behind, distance), np.where(nearer, wall, face)
     near = distance <= (1.5 * voxel_size_m if max_distance_m is None else max_distance_m)
-    face = np.where(near, closest["primitive_ids"].numpy().astype(np.int64), 0)
     instance = np.where(near, mesh.face_instance[face], -1).astype(np.int32)
     classes = np.array([i.class_index for i in mesh.instances] + [IGNORE], np.uint8)[instance]
     instance[np.isin(classes, (*BACKGROUND, IGNORE))] = -1
     return classes, instance
+
+
+def _closest_face(points_m: np.ndarray, mesh: SceneMesh, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Distance [N] to the nearest of the given faces, and which it is [N]; infinite where there are none."""
+    if len(faces) == 0:
+        return np.full(len(points_m), np.inf), np.zeros(len(points_m), np.int64)
+    scene = o3d.t.geometry.RaycastingScene()
+    triangles = np.ascontiguousarray(mesh.faces[faces].astype(np.uint32))
+    scene.add_triangles(o3d.core.Tensor.from_numpy(mesh.vertices), o3d.core.Tensor.from_numpy(triangles))
+    closest = scene.compute_closest_points(o3d.core.Tensor.from_numpy(points_m), nthreads=1)
+    distance = np.linalg.norm(closest["points"].numpy() - points_m, axis=1)
+    return distance, faces[closest["primitive_ids"].numpy().astype(np.int64)]
