@@ -18,12 +18,13 @@ class IdConsistency:
     ground truth (-1) belong to no object; under a predicted id they enlarge the union.
 
     * An *instance-update* is an object matched at an update.
-    * A *switch* is an instance-update whose id differs from the id of the same object's last instance-update, no matter what
-      became of the old id and how long ago that was.
+    * A *switch* is an instance-update whose id differs from the id of the same object's last instance-update, no matter how
+      long ago that was and whether the old id still exists somewhere. There is one exception: where the old id still holds at
+      least half of the voxels on this object that it held when it was last matched, the object has come to be in pieces (a
+      larger piece was discovered beside the old one), and both ids are the object's for as long as both hold their pieces.
 
-    An object in pieces, or in one piece with its neighbour, is not matched, and a changing largest piece is no switch: that is
-    an error of the segmentation, which AP measures. What is counted are ids that change on an object that is whole before and
-    after.
+    An object that is in pieces, or in one piece with its neighbour, is an error of the segmentation, which AP measures. What is
+    counted here are ids that change on an object that is whole before and after.
     """
 
     def __init__(self, min_voxels: int = 20) -> None:
@@ -37,7 +38,8 @@ class IdConsistency:
         self.switched: list[tuple[int, int, int, int]] = []
         """(update counted from 0, ground-truth object, id before, id now) of each switch."""
         self._updates = 0
-        self._last_id: dict[int, int] = {}
+        # object -> its ids -> voxels held when last matched; the id of the last match stands last
+        self._ids_of: dict[int, dict[int, int]] = {}
         self._object_updates: Counter[int] = Counter()
         self._id_updates: Counter[int] = Counter()
         self._pair_updates: Counter[tuple[int, int]] = Counter()
@@ -67,16 +69,22 @@ class IdConsistency:
         self._object_updates.update(objects[gt_size >= self.min_voxels].tolist())
         self._id_updates.update(names.tolist())
         before = self.switches
+        held = dict(zip(zip(objects[g].tolist(), names[p].tolist(), strict=True), shared.tolist(), strict=True))
         for thing, name in zip(objects[g[matched]].tolist(), names[p[matched]].tolist(), strict=True):
-            last = self._last_id.get(thing, name)
-            if last != name:
-                self.switches += 1
-                self.switched.append((self._updates, thing, last, name))
-            self._last_id[thing] = name
-            self._pair_updates[thing, name] += 1
-            self.instance_updates += 1
+            self._match(thing, name, held)
         self._updates += 1
         return self.switches - before
+
+    def _match(self, thing: int, name: int, held: dict[tuple[int, int], int]) -> None:
+        """Account for one instance-update; `held` has the voxels of every overlapping (object, id)."""
+        known = self._ids_of.get(thing, {})
+        kept = {i: voxels for i, voxels in known.items() if i != name and 2 * held.get((thing, i), 0) >= voxels}
+        if known and name not in known and not kept:
+            self.switches += 1
+            self.switched.append((self._updates, thing, next(reversed(known)), name))
+        self._ids_of[thing] = {**kept, name: held[thing, name]}
+        self._pair_updates[thing, name] += 1
+        self.instance_updates += 1
 
     @property
     def switches_per_1000(self) -> float:

@@ -53,6 +53,24 @@ def test_an_object_in_pieces_or_merged_is_no_switch():
     assert c.switches == 0 and c.instance_updates == 3
 
 
+def test_a_larger_piece_found_later_is_no_switch_but_a_takeover_is():
+    gt = [np.repeat([0, -1], [50, 100]), np.repeat([0, -1], [130, 20])]
+    first = np.repeat([1, 0], [50, 100])
+
+    def consistency(*later):
+        c = IdConsistency()
+        c.add(gt[0], first)
+        for sizes in later:
+            c.add(gt[1], np.repeat([1, 2, 0], [*sizes, 20]))
+        return c
+
+    assert consistency((50, 80)).switches == 0  # id 1 holds all it had, id 2 is on what is new
+    assert consistency((50, 80), (130, 0)).switches == consistency((50, 80), (0, 130)).switches == 0  # joined under either id
+    assert consistency((20, 110)).switched == [(1, 0, 1, 2)]  # id 1 lost most of what it had to id 2
+    c = consistency((50, 80), (0, 130), (130, 0))
+    assert c.switches == 1  # after the pieces were one under id 2, the id changed
+
+
 def test_background_under_an_id_enlarges_the_union():
     gt = np.repeat([0, -1], [30, 40])
     assert run(np.full(70, 1), gt=gt).instance_updates == 0
