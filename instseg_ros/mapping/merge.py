@@ -28,7 +28,7 @@ def merge_updates(updates: Sequence[MapUpdate]) -> MapUpdate:
     """
     last = updates[-1]
     for update in updates:
-        if update.frame_id != last.frame_id or not np.isclose(update.voxel_size_m, last.voxel_size_m, rtol=1e-5):
+        if update.frame_id != last.frame_id or not np.isclose(update.voxel_size_m, last.voxel_size_m, rtol=3e-4):
             raise InputError(
                 f"updates of two maps cannot be merged: frame {update.frame_id!r} with {update.voxel_size_m} m voxels and "
                 f"frame {last.frame_id!r} with {last.voxel_size_m} m voxels; let one mapper publish on the topic"

@@ -2,12 +2,14 @@
 
 __all__ = ["Arrival", "SequenceWatch", "UpdateQueue"]
 
+import itertools
 import threading
 from collections import Counter
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
+from instseg_ros.mapping.merge import merge_updates
 from instseg_ros.mapping.update import MapUpdate
 
 
@@ -75,13 +77,15 @@ class Waiting:
     voxels: int
     """Voxels (or points) it holds at most."""
     received_ns: int
+    updates: int = 1
+    """Updates that were merged into it."""
 
 
 class UpdateQueue:
     """Updates waiting for the worker, bounded in voxels.
 
     Whatever waits is taken at once and applied as one, so waiting longer costs no order and loses nothing. Only what would
-    exceed the bound is turned away. All methods may be called from any thread.
+    exceed the bound, even after what waits was merged, is turned away. All methods may be called from any thread.
     """
 
     RESET = object()
@@ -91,12 +95,15 @@ class UpdateQueue:
         self.ready = threading.Condition()
         self.counts: Counter[str] = Counter()
         self._waiting: list[Waiting] = []
+        self._voxels_merged = 0
 
     def put(self, content: Any, voxels: int, received_ns: int, full: bool = False) -> bool:
         """Queue an update; a full one makes everything before it superfluous. False if there is no room."""
         with self.ready:
             keep = [w for w in self._waiting if w.content is self.RESET] if full else self._waiting
-            if sum(w.voxels for w in keep) + voxels > self.max_voxels:
+            if self._total(keep) + voxels > self.max_voxels:
+                keep = self._merged(keep)
+            if self._total(keep) + voxels > self.max_voxels:
                 self.counts["dropped_queue_full"] += 1
                 return False
             if self._waiting:
@@ -104,6 +111,26 @@ class UpdateQueue:
             self._waiting = [*keep, Waiting(content, voxels, received_ns)]
             self.ready.notify_all()
             return True
+
+    @staticmethod
+    def _total(waiting: list[Waiting]) -> int:
+        return sum(w.voxels for w in waiting)
+
+    def _merged(self, waiting: list[Waiting]) -> list[Waiting]:
+        """The same with neighbouring map updates merged, unless that was just done."""
+        if self._total(waiting) < 1.5 * self._voxels_merged:
+            return waiting
+        merged: list[Waiting] = []
+        for is_update, run in itertools.groupby(waiting, lambda w: isinstance(w.content, MapUpdate)):
+            entries = list(run)
+            if is_update:
+                one = merge_updates([w.content for w in entries])
+                count = sum(w.updates for w in entries)
+                entries = [Waiting(one, len(one) + len(one.deleted), entries[0].received_ns, count)]
+            merged += entries
+        self._voxels_merged = self._total(merged)
+        self._waiting = merged
+        return merged
 
     def put_reset(self) -> None:
         """Forget what waits and queue a reset of the map before whatever comes next."""
@@ -114,7 +141,7 @@ class UpdateQueue:
     def take(self) -> list[Waiting]:
         """Everything that waits, oldest first."""
         with self.ready:
-            waiting, self._waiting = self._waiting, []
+            waiting, self._waiting, self._voxels_merged = self._waiting, [], 0
             return waiting
 
     def clear(self) -> None:
@@ -140,4 +167,4 @@ class UpdateQueue:
     def voxels(self) -> int:
         """Voxels that wait."""
         with self.ready:
-            return sum(w.voxels for w in self._waiting)
+            return self._total(self._waiting)

@@ -193,11 +193,13 @@ class SegmenterWorker:
     def _process(self, batch: list[Waiting]) -> None:
         start = time.perf_counter()
         updates: list[MapUpdate] = []
+        applied = 0
         for entry in batch:
             try:
                 update = self._as_update(entry.content)
                 self._check_frame(update, updates[0].frame_id if updates else self._segmenter.map.frame_id)
                 updates.append(update)
+                applied += entry.updates
             except InputError as error:
                 self._refuse(error)
         if not updates:
@@ -225,7 +227,7 @@ class SegmenterWorker:
             # The map may have taken the update before the failure: what is derived from it is computed anew.
             result = self._segmenter.resegment_all(update.stamp_ns)
         self._last_stamp_ns, self._last_sequence = result.stamp_ns, result.sequence
-        self._monitor.count("updates_applied", len(updates))
+        self._monitor.count("updates_applied", applied)
         self._publish(result, own_ms)
 
     def _as_update(self, content: Any) -> MapUpdate:
@@ -268,8 +270,9 @@ class SegmenterWorker:
         self.voxels, self.instances = result.voxels, len(result.instances)
         self._outputs.result(result, self._segmenter, self._config().output)
         times = {**own_ms, **result.stage_ms, "publish": (time.perf_counter() - start) * 1e3}
-        if result.stamp_ns and own_ms:
-            times["latency"] = (self._node.get_clock().now().nanoseconds - result.stamp_ns) / 1e6
+        latency_ms = (self._node.get_clock().now().nanoseconds - result.stamp_ns) / 1e6
+        if own_ms and 0.0 <= latency_ms < 3.6e6:  # else the stamps are not of this clock: recorded data
+            times["latency"] = latency_ms
         for stage, ms in times.items():
             self._monitor.duration(stage, ms)
         self._monitor.tick("segmented")

@@ -64,6 +64,18 @@ def test_the_queue_is_bounded_and_loses_nothing_it_took():
     assert [w.content is UpdateQueue.RESET for w in queue.take()] == [True, False], "a reset stays before what follows it"
 
 
+def test_what_waits_is_merged_before_anything_is_dropped():
+    queue = UpdateQueue(200)
+    updates = [update(i, block(0, value=i)) for i in range(20)]
+    assert all(queue.put(u, len(u), 0) for u in updates), "the same voxels again and again need no more room"
+    assert queue.counts == {"coalesced": 19} and queue.voxels <= 200
+    waiting = queue.take()
+    assert sum(w.updates for w in waiting) == 20
+    merged, whole = merge_updates([w.content for w in waiting]), merge_updates(updates)
+    np.testing.assert_array_equal(merged.coords, whole.coords)
+    assert set(merged.colors.ravel()) == {19} and merged.sequence == 19
+
+
 def test_a_full_update_in_the_queue_equals_the_merge():
     parts = [update(0, block(0)), update(1, block(10), full=True), update(2, block(20))]
     queue = UpdateQueue(1000)

@@ -4,6 +4,8 @@ import array
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from ros_bench import block
 from sensor_msgs.msg import PointCloud2, PointField
 
@@ -104,6 +106,27 @@ def test_malformed_clouds_are_refused(name):
     damage(msg)
     with pytest.raises(InputError, match=text):
         check_layout(msg)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.data())
+def test_no_header_leads_outside_of_the_data(data):
+    msg = cloud([*xyz(), ("rgb", "u4", PACKED)])
+    small = st.one_of(st.integers(0, 40), st.sampled_from([2**16, 2**31, 2**32 - 1]))
+    for name in data.draw(st.sets(st.sampled_from(["width", "height", "point_step", "row_step"]))):
+        setattr(msg, name, data.draw(small))
+    for field in msg.fields:
+        if data.draw(st.booleans()):
+            field.offset = data.draw(small)
+            field.datatype = data.draw(st.integers(0, 9))
+    msg.data = msg.data[: data.draw(st.integers(0, len(msg.data)))]
+    msg.is_dense = data.draw(st.booleans())
+    try:
+        points, colors, dropped = read_points(msg, check_layout(msg))
+    except InputError:
+        return
+    assert len(points) + dropped == msg.width * msg.height and np.isfinite(points).all()
+    assert colors is None or colors.shape == points.shape
 
 
 def test_an_empty_cloud_is_no_error():
