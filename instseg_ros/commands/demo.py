@@ -27,9 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, default=Path("out/demo"), metavar="DIR", help="folder for the results (default out/demo)"
     )
-    parser.add_argument("--seed", type=int, default=7, help="which room, walk and noise (default 7)")
+    parser.add_argument("--seed", type=int, default=19, help="which room, walk and noise (default 19)")
     parser.add_argument("--library", default="auto", help="furniture: auto, procedural, or the path of a catalogue file")
-    parser.add_argument("--frames", type=int, default=0, help="frames of the walk; 0 = by the size of the room")
+    parser.add_argument("--frames", type=int, default=150, help="frames of the walk (default 150); 0 = by the size of the room")
     parser.add_argument("--rate", type=float, default=5.0, metavar="HZ", help="frames per second (default 5)")
     parser.add_argument("--period", type=float, default=1.0, metavar="S", help="the map is sent this often, s (default 1)")
     parser.add_argument(
@@ -134,7 +134,7 @@ def _report(args: argparse.Namespace, out: Path, room: Any, saved: Any) -> dict[
     from instseg_ros.report import write_report
 
     recording = read_recording(out / "bag")
-    if not recording.answers:
+    if not recording.answers or not recording.updates:
         raise InstSegError(f"the segmenter published nothing; see {out / 'logs'}")
     history = list(states(recording))
     settings = {

@@ -24,7 +24,7 @@ from instseg_ros.errors import InstSegError
 from instseg_ros.msg import InstanceArray, InstanceEvent, MapUpdate
 from instseg_ros.ros import qos
 from instseg_ros.ros.conversions import header
-from instseg_ros.srv import SaveMap
+from instseg_ros.srv import RequestFull, SaveMap
 
 CAMERA_FRAME = "camera_optical_frame"
 PLAYED = {"/camera/depth": Image, "/camera/color": Image, "/camera/camera_info": CameraInfo, "/camera/pose": PoseStamped}
@@ -69,6 +69,7 @@ class Stage:
         self._publishers = {topic: self._node.create_publisher(kind, topic, 50) for topic, kind in PLAYED.items()}
         for topic, (kind, profile) in HEARD.items():
             self._node.create_subscription(kind, topic, self._ear(topic), profile, raw=True)
+        self._recording = False
         self.updates = 0
         """Map updates heard."""
         self.sequence = -1
@@ -91,7 +92,8 @@ class Stage:
     def _ear(self, topic: str) -> Callable[[bytes, Any], None]:
         def hear(content: bytes, info: Any) -> None:
             at_ns = int(info["source_timestamp"])  # when it was published, by this machine's clock
-            self._recorder.write(topic, at_ns, content)
+            if self._recording:
+                self._recorder.write(topic, at_ns, content)
             if topic == "/map_updates":
                 self.updates += 1
                 self.sequence = max(self.sequence, int(deserialize_message(content, MapUpdate).sequence))
@@ -138,7 +140,26 @@ class Stage:
         )
         for topic in HEARD:
             self.wait_for(lambda t=topic: self._node.count_publishers(t) > 0, f"waiting for a publisher of {topic}", timeout_s)  # type: ignore[misc]
-        self.spin(time.monotonic() + 0.5)  # discovery is mutual only a moment later
+        self._probe(timeout_s)
+
+    def _probe(self, timeout_s: float) -> None:
+        """Ask for the map, still empty, until the segmenter answers it.
+
+        Publisher and subscriber of other processes find each other at a time that nobody else sees; an update sent before would
+        be lost.
+        """
+        client = self._node.create_client(RequestFull, "/fusion/request_full")
+        self.wait_for(client.service_is_ready, "waiting for /fusion/request_full", timeout_s)
+        deadline = time.monotonic() + timeout_s
+        while self.answered < 0:
+            future = client.call_async(RequestFull.Request())
+            self.wait_for(future.done, "waiting for an answer of /fusion/request_full", timeout_s)
+            self.spin(time.monotonic() + 1.0)
+            self._check()
+            if time.monotonic() > deadline:
+                raise InstSegError(f"the segmenter did not answer an update of an empty map within {timeout_s:.0f} s")
+        self.spin(time.monotonic() + 1.0)  # let answers to further probes pass
+        self.updates, self._recording = 0, True
 
     def play(self, frame: RgbdFrame) -> None:
         """Publish a frame, its pose and camera info; the stamp is now."""

@@ -71,7 +71,7 @@ def summarise(
     published = np.array([at_ns for at_ns, _ in recording.updates]) / 1e6
     sequences = [update.sequence for _, update in recording.updates]
     causes = dropped(recording.diagnostics)
-    missed = (max(sequences) + 1 - len(set(sequences))) if sequences else 0
+    missed = max(sequences) - min(sequences) + 1 - len(set(sequences))
     if missed:
         causes["map_updates_not_received"] = missed
     voxel_size_m = recording.updates[0][1].voxel_size_m
