@@ -1,6 +1,7 @@
 """What makes `pip install -e .` work without ROS: the Python package, its command and its CPU kernels."""
 
 import os
+from glob import glob
 
 from setuptools import Extension, find_packages, setup
 
@@ -22,7 +23,8 @@ setup(
     packages=find_packages(include=["instseg_ros", "instseg_ros.*"]),
     package_data={"instseg_ros": ["py.typed", "weights/*.safetensors"], "instseg_ros.sparse": ["kernels.cpp"]},
     data_files=[
-        ("share/instseg_ros/config", ["config/segmenter.yaml", "config/fusion.yaml", "config/instseg.rviz"]),
+        ("share/instseg_ros/config", [*glob("config/*.yaml"), "config/instseg.rviz"]),
+        ("share/instseg_ros/config/presets", glob("config/presets/*.yaml")),
     ],
     ext_modules=[kernels],
     entry_points={"console_scripts": ["instseg = instseg_ros.cli:main"]},

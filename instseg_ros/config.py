@@ -131,7 +131,10 @@ class SegmenterConfig:
     device: str = setting("auto", "where the network runs", choices=("auto", "cpu", "cuda"), fixed=True)
     threads: int = setting(0, "CPU threads for the network; 0 = all cores", ge=0, le=1024, fixed=True)
     passes: str = setting("full", "recompute the whole map at every update, or only what changed (CPU)", choices=("full", "incremental"), fixed=True)
-    tolerance: float = setting(0.01, "incremental passes: a voxel that moves by less than this share of its layer's mean magnitude stops the wave; 0 = exact", ge=0.0, le=1.0, fixed=True)
+    tolerance: float = setting(
+        0.01, "incremental passes: a voxel that moves by less than this share of its layer's mean magnitude stops the wave; 0 = exact",
+        ge=0.0, le=1.0, fixed=True,
+    )
     grouping: GroupingConfig = group(GroupingConfig)
     tracking: TrackingConfig = group(TrackingConfig)
 

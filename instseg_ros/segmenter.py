@@ -151,13 +151,15 @@ class Segmenter:
         id_score = np.array([k.score if k else 0.0 for k in known], np.float32)
         owned = instance > 0
         class_index[owned], confidence[owned] = id_class[inverse][owned], id_score[inverse][owned]
-        new = (np.zeros(self.map.capacity, np.uint8), np.zeros(self.map.capacity, np.uint32), np.zeros(self.map.capacity, np.float32))
+        count = self.map.capacity
+        new: tuple[np.ndarray, ...] = (np.zeros(count, np.uint8), np.zeros(count, np.uint32), np.zeros(count, np.float32))
         for array, values in zip(new, (class_index, instance, confidence), strict=True):
             array[live] = values
         differs = np.zeros(self.map.capacity, bool)
         differs[delta.dirty()] = True
         count = len(self._instance)
-        for array, old in zip(new, (self._class_index, self._instance, self._confidence), strict=True):
+        before: tuple[np.ndarray, ...] = (self._class_index, self._instance, self._confidence)
+        for array, old in zip(new, before, strict=True):
             differs[:count] |= np.abs(array[:count].astype(np.float64) - old) > 1e-3
         self._class_index, self._instance, self._confidence = new
         return live[differs[live]]

@@ -72,7 +72,7 @@ ARGUMENTS = (
         "frame", default_value="", description="fixed frame of the map; empty: that of the first update ('map' with rgbd)"
     ),
     DeclareLaunchArgument(
-        "preset", default_value="default", description="base settings: a file of config/presets without .yaml"
+        "preset", default_value="default", description="base settings: a file of config/online without .yaml"
     ),
     DeclareLaunchArgument(
         "params_file", default_value="", description="YAML with parameters of the nodes /segmenter and /fusion"
@@ -120,7 +120,7 @@ def value_of(context: LaunchContext, argument: str) -> str:
 def parameters_for(context: LaunchContext, node: str) -> list:
     """Parameter files and values of a node, the later ones counting more."""
     files = [SHARE / "config" / f"{node}.yaml"]
-    preset = SHARE / "config" / "presets" / f"{value_of(context, 'preset')}.yaml"
+    preset = SHARE / "config" / "online" / f"{value_of(context, 'preset')}.yaml"
     if not preset.is_file():
         names = ", ".join(sorted(path.stem for path in preset.parent.glob("*.yaml")))
         raise RuntimeError(f"there is no preset {preset.stem!r}: choose one of {names}, or give a file with params_file:=")

@@ -5,7 +5,7 @@ __all__ = ["TOPICS", "Stage"]
 import array
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import rclpy
@@ -68,7 +68,7 @@ class Stage:
         self._executor.add_node(self._node)
         self._publishers = {topic: self._node.create_publisher(kind, topic, 50) for topic, kind in PLAYED.items()}
         for topic, (kind, profile) in HEARD.items():
-            self._node.create_subscription(kind, topic, self._ear(topic), profile, raw=True)
+            self._node.create_subscription(kind, topic, cast(Any, self._ear(topic)), profile, raw=True)
         self._recording = False
         self.updates = 0
         """Map updates heard."""
@@ -130,17 +130,16 @@ class Stage:
         Raises:
             InstSegError: they are not there in time.
         """
-        for topic, publisher in self._publishers.items():
-            self.wait_for(
-                lambda p=publisher: p.get_subscription_count() > 0, f"waiting for the fusion node on {topic}", timeout_s
-            )  # type: ignore[misc]
+        for topic in PLAYED:
+            self._wait_for_count(self._node.count_subscribers, topic, 1, "the fusion node to listen to", timeout_s)
         # This node listens to map_updates as well.
-        self.wait_for(
-            lambda: self._node.count_subscribers("/map_updates") > 1, "waiting for the segmenter to listen", timeout_s
-        )
+        self._wait_for_count(self._node.count_subscribers, "/map_updates", 2, "the segmenter to listen to", timeout_s)
         for topic in HEARD:
-            self.wait_for(lambda t=topic: self._node.count_publishers(t) > 0, f"waiting for a publisher of {topic}", timeout_s)  # type: ignore[misc]
+            self._wait_for_count(self._node.count_publishers, topic, 1, "a publisher of", timeout_s)
         self._probe(timeout_s)
+
+    def _wait_for_count(self, count: Callable[[str], int], topic: str, least: int, what: str, timeout_s: float) -> None:
+        self.wait_for(lambda: count(topic) >= least, f"waiting for {what} {topic}", timeout_s)
 
     def _probe(self, timeout_s: float) -> None:
         """Ask for the map, still empty, until the segmenter answers it.

@@ -11,9 +11,12 @@ import numpy as np
 class PredictionLike(Protocol):
     """Arrays of per-voxel predictions, by slot of the map or as rows picked from it."""
 
-    semantic: np.ndarray
-    embedding: np.ndarray
-    offset: np.ndarray
+    @property
+    def semantic(self) -> np.ndarray: ...
+    @property
+    def embedding(self) -> np.ndarray: ...
+    @property
+    def offset(self) -> np.ndarray: ...
 
 
 @dataclass
