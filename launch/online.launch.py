@@ -64,9 +64,7 @@ ARGUMENTS = (
         "map_points", default_value="map_points", description="topic with the map as a cloud (sensor_msgs/msg/PointCloud2)"
     ),
     DeclareLaunchArgument(
-        "request_full",
-        default_value="",
-        description="service that makes the mapper send its whole map; empty: the fusion node's with rgbd",
+        "request_full", default_value="request_full", description="service that makes the mapper send its whole map"
     ),
     DeclareLaunchArgument(
         "frame", default_value="", description="fixed frame of the map; empty: that of the first update ('map' with rgbd)"
@@ -147,9 +145,6 @@ def parameters_for(context: LaunchContext, node: str) -> list:
 def node_action(context: LaunchContext, name: str, topics: tuple[str, ...]) -> Node:
     """One of our nodes with its parameters and remapped topics."""
     remappings = [(topic, value_of(context, topic)) for topic in topics if value_of(context, topic) != topic]
-    if name == "segmenter":
-        own = "fusion/request_full" if value_of(context, "rgbd") == "true" else "request_full"
-        remappings.append(("request_full", value_of(context, "request_full") or own))
     return Node(
         package="instseg_ros",
         executable=f"{name}_node",
@@ -183,7 +178,7 @@ def rviz_action(context: LaunchContext) -> Node:
 
 def start(context: LaunchContext) -> list:
     """What the arguments ask for."""
-    actions: list = [node_action(context, "segmenter", ("map_updates", "map_points"))]
+    actions: list = [node_action(context, "segmenter", ("map_updates", "map_points", "request_full"))]
     if value_of(context, "rgbd") == "true":
         actions.append(node_action(context, "fusion", ("map_updates", "depth", "color", "camera_info", "pose")))
     if value_of(context, "rviz") == "true":
