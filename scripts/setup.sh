@@ -10,14 +10,32 @@ make_venv() {
     "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
         || fail "$("$PYTHON" --version) is too old: Python 3.10 or newer is needed (make PYTHON=python3.12)"
     version=$("$PYTHON" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-    if ! "$PYTHON" -c 'import ensurepip, venv' >/dev/null 2>&1; then
-        apt_install python3-venv || apt_install "python$version-venv" || fail "Python's venv module is incomplete (no ensurepip).
-    On Debian and Ubuntu: sudo apt-get install python3-venv python3-dev"
-    fi
     case $(ros_mode) in sourced) set -- --system-site-packages ;; *) set -- ;; esac  # a sourced ROS uses the system's packages
     rm -rf "$venv"
-    "$PYTHON" -m venv "$@" "$venv"
+    if has_ensurepip || { apt_install "python$version-venv" && has_ensurepip; }; then
+        "$PYTHON" -m venv "$@" "$venv"
+    else
+        { "$PYTHON" -m venv --without-pip "$@" "$venv" && unpacked_pip; } || fail "Python's venv module is incomplete (no ensurepip).
+    On Debian and Ubuntu: sudo apt-get install python$version-venv python$version-dev"
+    fi
     say "environment $venv with $("$vpython" --version)"
+}
+
+has_ensurepip() { "$PYTHON" -c 'import venv, ensurepip; ensurepip.version()' >/dev/null 2>&1; }
+
+# Without root and without ensurepip: Debian's pip wheel, unpacked into .ros/deb, installs pip into the environment.
+unpacked_pip() {
+    unpack_deb python3-pip-whl || return 1
+    wheel=$(ls "$state"/deb/usr/share/python-wheels/pip-*.whl)
+    "$vpython" "$wheel/pip" install --quiet --disable-pip-version-check --retries 10 --timeout 60 pip
+}
+
+# Unpacks a Debian package into .ros/deb; needs no root, changes nothing outside of the checkout.
+unpack_deb() {
+    command -v dpkg-deb >/dev/null 2>&1 && command -v apt-get >/dev/null 2>&1 || return 1
+    mkdir -p "$state/deb"
+    (cd "$state/deb" && rm -f ./*.deb && apt-get download -qq "$1" >/dev/null 2>&1) || return 1
+    for package in "$state"/deb/*.deb; do dpkg-deb -x "$package" "$state/deb"; done
 }
 
 install_package() {
@@ -88,10 +106,7 @@ python_headers() {
 
 # Without root: the same Debian package, unpacked into .ros/deb.
 unpacked_headers() {
-    command -v dpkg-deb >/dev/null 2>&1 && command -v apt-get >/dev/null 2>&1 || return 1
-    mkdir -p "$state/deb"
-    (cd "$state/deb" && apt-get download -qq "libpython$1-dev" >/dev/null 2>&1) || return 1
-    for package in "$state"/deb/*.deb; do dpkg-deb -x "$package" "$state/deb"; done
+    unpack_deb "libpython$1-dev" || return 1
     # Debian's pyconfig.h only forwards to the folder of the machine's architecture, which it looks up beside its own.
     for folder in "$state"/deb/usr/include/*-linux-gnu/"python$1"; do
         [ -d "$folder" ] && cp "$folder/pyconfig.h" "$state/deb/usr/include/python$1/pyconfig.h"
