@@ -8,7 +8,7 @@ if [ "$mode" = none ]; then
     say "no ROS 2 on this machine: the ROS messages and nodes are not built"
     exit 0
 fi
-colcon=colcon
+colcon=$(command -v colcon || echo "$venv/bin/colcon")
 set -- -DPython3_EXECUTABLE="$vpython" -DPython3_FIND_VIRTUALENV=ONLY
 if [ "$mode" = wheels ]; then
     export AMENT_PREFIX_PATH="$venv" CMAKE_PREFIX_PATH="$venv"

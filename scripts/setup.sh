@@ -73,7 +73,9 @@ install_ros() {
     mkdir -p "$state"
     mode=$(ros_mode)
     case $mode in
-        sourced) say "ROS 2 ${ROS_DISTRO:-} is sourced: nothing of it is installed" ;;
+        sourced)
+            say "ROS 2 ${ROS_DISTRO:-} is sourced: nothing of it is installed"
+            command -v colcon >/dev/null 2>&1 || pip_install colcon-common-extensions ;;
         wheels)
             say "installing ROS 2 Jazzy from wheels"
             if ! pip_install -r "$root/scripts/ros-jazzy-wheels.txt"; then
