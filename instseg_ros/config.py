@@ -93,7 +93,7 @@ class ModelConfig:
     channels: tuple[int, ...] = setting((32, 48, 64, 96, 128), "channels per level of the U-Net, finest first", ge=4, le=1024, fixed=True)
     blocks: int = setting(1, "residual blocks per level and direction", ge=1, le=8, fixed=True)
     embedding_dim: int = setting(8, "dimensions of the instance embedding", ge=1, le=64, fixed=True)
-    height_feature: bool = setting(False, "append the height above the map's origin to the input colours", fixed=True)
+    height_feature: bool = setting(True, "read the height above the floor beside the colours", fixed=True)
 
 
 @dataclass
@@ -128,6 +128,8 @@ class SegmenterConfig:
 
     voxel_size_m: float = setting(0.05, "voxel size of the map, m; must equal what the weights were trained for", ge=0.001, le=1.0, fixed=True)
     weights: str = setting("", "safetensors file; empty = the weights shipped with the package", fixed=True)
+    floor_known: bool = setting(True, "the floor lies at floor_z_m; false = unknown, classes are then told without the height", fixed=True)
+    floor_z_m: float = setting(0.0, "height of the floor in the map's frame (z up), m", ge=-10000.0, le=10000.0, fixed=True)
     device: str = setting("auto", "where the network runs", choices=("auto", "cpu", "cuda"), fixed=True)
     threads: int = setting(0, "CPU threads for the network; 0 = all cores", ge=0, le=1024, fixed=True)
     passes: str = setting("full", "recompute the whole map at every update, or only what changed (CPU)", choices=("full", "incremental"), fixed=True)
@@ -261,6 +263,8 @@ class TrainingConfig:
     semantic_weight: float = setting(1.0, "weight of the class loss", ge=0.0, le=1000.0)
     amp: bool = setting(True, "mixed precision where the device is CUDA")
     color_jitter: float = setting(0.1, "standard deviation of the colour jitter, 0 to 1", ge=0.0, le=1.0)
+    height_drop: float = setting(0.25, "share of scenes whose floor height is hidden from the network", ge=0.0, le=1.0)
+    height_jitter_m: float = setting(0.1, "largest error of the floor height, m", ge=0.0, le=10.0)
     color_drop: float = setting(0.2, "share of scenes whose colours are replaced by grey", ge=0.0, le=1.0)
     model: ModelConfig = group(ModelConfig)
 

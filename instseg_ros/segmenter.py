@@ -84,11 +84,12 @@ class Segmenter:
 
     def _make_runner(self, net: InstanceNet) -> FullPassRunner | IncrementalNetwork:
         device = resolve_device(self.config.device)
+        floor_z_m = self.config.floor_z_m if self.config.floor_known else None
         if self.config.passes == "full":
-            return FullPassRunner(net, device, self.config.threads)
+            return FullPassRunner(net, device, self.config.threads, floor_z_m)
         if self.config.device == "cuda":
             raise ConfigError("passes = incremental runs on the CPU: set device to cpu or auto, or passes to full")
-        return IncrementalNetwork(net, self.config.tolerance, self.config.threads)
+        return IncrementalNetwork(net, self.config.tolerance, self.config.threads, floor_z_m)
 
     def reset(self) -> None:
         """Forget the map, and with it all instances; ids start at 1 again."""

@@ -42,7 +42,7 @@ def crop_column(scene: VoxelScene, edge_m: float, rng: np.random.Generator) -> V
     return select(scene, (np.abs(scene.coords[:, :2] - center) <= half).all(axis=1))
 
 
-def thin(scene: VoxelScene, rng: np.random.Generator, most: float = 0.15) -> VoxelScene:
+def thin(scene: VoxelScene, rng: np.random.Generator, most: float = 0.1) -> VoxelScene:
     """Drop a random share of the voxels, as a noisy map has holes."""
     return select(scene, rng.random(len(scene.coords)) >= rng.uniform(0.0, most))
 
@@ -57,8 +57,6 @@ def recolor(scene: VoxelScene, rng: np.random.Generator, jitter: float, drop: fl
     colors = scene.colors.astype(np.float32) / 255.0
     if rng.random() < drop:
         colors = np.repeat(colors.mean(1, keepdims=True), 3, axis=1)
-    if rng.random() < 0.3:
-        colors = colors[:, rng.permutation(3)]
     colors = (colors - 0.5) * rng.uniform(0.6, 1.3) + 0.5 + rng.normal(0.0, jitter) + rng.normal(0.0, jitter, (1, 3))
     colors += rng.normal(0.0, 0.3 * jitter, colors.shape)
     return replace(scene, colors=(np.clip(colors, 0.0, 1.0) * 255.0).astype(np.uint8))

@@ -1,6 +1,6 @@
 """The instance network: a sparse U-Net with a class, an embedding and an offset head per voxel."""
 
-__all__ = ["InstanceNet", "input_features", "resolve_device"]
+__all__ = ["InstanceNet", "input_features", "input_width", "resolve_device"]
 
 import numpy as np
 import torch
@@ -12,16 +12,39 @@ from instseg_ros.models.unet import SparseUNet
 from instseg_ros.sparse.pyramid import Tables
 
 
-def input_features(colors: np.ndarray, coords: np.ndarray, config: ModelConfig) -> np.ndarray:
-    """What the network reads per voxel [N, 4 or 5] float32: RGB in -1..1, a constant 1 and, if configured, the height in m.
+HEIGHT_RANGE_M = (-1.0, 3.0)
+"""Heights beyond this are taken as the nearest end."""
+
+
+def input_features(colors: np.ndarray, coords: np.ndarray, config: ModelConfig, floor_z_m: float | None = 0.0) -> np.ndarray:
+    """What the network reads per voxel.
+
+    RGB in -1..1 and a constant 1; with `config.height_feature` also the height above the floor in m, and 1 where it is known
+    (0 and 0 where it is not). SSEN reads x, y, z and RGB; x and y say nothing in a map without borders and are left out.
 
     Args:
-        colors: [N, 3] uint8; coords: [N, 3] int32.
+        colors: [N, 3] uint8.
+        coords: [N, 3] int32.
+        config: of the model.
+        floor_z_m: where the floor is in the map's frame, m; None = unknown.
+
+    Returns:
+        [N, `input_width(config)`] float32.
     """
-    parts = [colors.astype(np.float32) / 127.5 - 1.0, np.ones((len(colors), 1), np.float32)]
+    features = np.ones((len(colors), input_width(config)), np.float32)
+    np.divide(colors, np.float32(127.5), out=features[:, :3], casting="unsafe")
+    features[:, :3] -= 1.0
     if config.height_feature:
-        parts.append((coords[:, 2:3].astype(np.float32) + 0.5) * np.float32(config.voxel_size_m))
-    return np.concatenate(parts, axis=1)
+        known = floor_z_m is not None
+        height = (coords[:, 2] + 0.5) * config.voxel_size_m - (floor_z_m or 0.0)
+        features[:, 4] = np.clip(height, *HEIGHT_RANGE_M) if known else 0.0
+        features[:, 5] = known
+    return features
+
+
+def input_width(config: ModelConfig) -> int:
+    """Columns of `input_features`."""
+    return 6 if config.height_feature else 4
 
 
 class Head(nn.Sequential):
@@ -40,7 +63,7 @@ class InstanceNet(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.backbone = SparseUNet(5 if config.height_feature else 4, config.channels, config.blocks)
+        self.backbone = SparseUNet(input_width(config), config.channels, config.blocks)
         width = config.channels[0]
         self.heads = nn.ModuleDict({
             "semantic": Head(width, NUM_CLASSES),

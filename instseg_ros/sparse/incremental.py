@@ -16,7 +16,7 @@ from torch import Tensor
 
 from instseg_ros.labels import NUM_CLASSES
 from instseg_ros.mapping.voxel_map import MapDelta, VoxelMap
-from instseg_ros.models.network import InstanceNet, input_features
+from instseg_ros.models.network import InstanceNet, input_features, input_width
 from instseg_ros.sparse import kernels
 from instseg_ros.sparse.conv import apply_conv
 from instseg_ros.sparse.program import INPUT, Layer, compile_network
@@ -45,10 +45,11 @@ class IncrementalNetwork:
         tolerance: a row counts as changed when one of its channels moves by more than this times the layer's mean
             magnitude; 0 = exact.
         threads: CPU threads, 0 = all.
+        floor_z_m: height of the floor in the map's frame, m; None = unknown.
     """
 
-    def __init__(self, net: InstanceNet, tolerance: float = 0.0, threads: int = 0) -> None:
-        self.config = net.config
+    def __init__(self, net: InstanceNet, tolerance: float = 0.0, threads: int = 0, floor_z_m: float | None = 0.0) -> None:
+        self.config, self.floor_z_m = net.config, floor_z_m
         self.program = compile_network(net)
         self.tolerance = tolerance
         if threads:
@@ -81,7 +82,7 @@ class IncrementalNetwork:
         self.statistics = []
         added = [level.live_rows() for level in pyramid.levels] if everything else delta.pyramid.added
         dirty = added[0] if everything else delta.dirty()
-        self._features[dirty] = torch.from_numpy(input_features(voxels.colors[dirty], voxels.coords[dirty], self.config))
+        self._features[dirty] = torch.from_numpy(input_features(voxels.colors[dirty], voxels.coords[dirty], self.config, self.floor_z_m))
         changed: dict[int, np.ndarray] = {INPUT: dirty.astype(np.int64)}
         for i, layer in enumerate(self.program.layers):
             due = added[layer.level].astype(np.int64) if everything else self._due(layer, pyramid, delta, changed)
@@ -155,7 +156,7 @@ class IncrementalNetwork:
         """Let the caches grow with the pyramid."""
         capacity = pyramid.levels[0].capacity
         if len(self._features) < capacity:
-            self._features = _grown_tensor(self._features, capacity, 5 if self.config.height_feature else 4)
+            self._features = _grown_tensor(self._features, capacity, input_width(self.config))
         for i, layer in enumerate(self.program.layers):
             capacity = pyramid.levels[layer.level].capacity
             if len(self._cache[i]) < capacity:

@@ -33,10 +33,13 @@ class FullPassRunner:
         net: a network in evaluation mode.
         device: where it runs.
         threads: CPU threads, 0 = all.
+        floor_z_m: height of the floor in the map's frame, m; None = unknown.
     """
 
-    def __init__(self, net: InstanceNet, device: torch.device | str = "cpu", threads: int = 0) -> None:
-        self.config = net.config
+    def __init__(
+        self, net: InstanceNet, device: torch.device | str = "cpu", threads: int = 0, floor_z_m: float | None = 0.0
+    ) -> None:
+        self.config, self.floor_z_m = net.config, floor_z_m
         self.device = torch.device(device)
         self.program = compile_network(net).to(self.device)
         self.prediction = self._empty(0)
@@ -51,7 +54,7 @@ class FullPassRunner:
         """
         live = voxels.live_slots()
         rows = voxels.pyramid.levels[0].high_water
-        features = torch.from_numpy(input_features(voxels.colors[:rows], voxels.coords[:rows], self.config)).to(self.device)
+        features = torch.from_numpy(input_features(voxels.colors[:rows], voxels.coords[:rows], self.config, self.floor_z_m)).to(self.device)
         outputs = self.program.run(features, voxels.pyramid.tables().to(self.device))
         before, self.prediction = self.prediction, self._empty(voxels.capacity)
         self.prediction.semantic[:rows] = torch.softmax(outputs["semantic"], 1).cpu().numpy()

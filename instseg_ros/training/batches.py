@@ -51,8 +51,14 @@ class Batch:
         )
 
 
-def make_batch(scenes: Sequence[VoxelScene], config: TrainingConfig) -> Batch:
-    """Put scenes side by side and derive the targets."""
+def make_batch(scenes: Sequence[VoxelScene], config: TrainingConfig, floors_z_m: Sequence[float | None] | None = None) -> Batch:
+    """Put scenes side by side and derive the targets.
+
+    Args:
+        scenes: to put together.
+        config: settings.
+        floors_z_m: what the network is told of each scene's floor, m (None = nothing); default 0 for all.
+    """
     coords, instances, scene_of, count = [], [], [], 0
     for i, scene in enumerate(scenes):
         base = scene.coords.min(0) // 64 * 64  # keeps the phase of every stride
@@ -71,10 +77,10 @@ def make_batch(scenes: Sequence[VoxelScene], config: TrainingConfig) -> Batch:
     size = np.maximum(np.bincount(member_instance, minlength=count), 1)
     centers = np.stack([np.bincount(member_instance, points[:, k], count) for k in range(3)], 1) / size[:, None]
     offset = (centers[member_instance] - points) * config.model.voxel_size_m
-    colors = np.concatenate([s.colors for s in scenes])
-    heights = np.concatenate([s.coords for s in scenes])
+    floors = [0.0] * len(scenes) if floors_z_m is None else floors_z_m
+    features = [input_features(s.colors, s.coords, config.model, z) for s, z in zip(scenes, floors, strict=True)]
     return Batch(
-        torch.from_numpy(input_features(colors, heights, config.model)),
+        torch.from_numpy(np.concatenate(features)),
         build_tables(coords_all.astype(np.int32), len(config.model.channels)),
         torch.from_numpy(np.concatenate([s.class_index for s in scenes]).astype(np.int64)),
         torch.from_numpy(members), torch.from_numpy(member_instance.astype(np.int64)),
@@ -91,7 +97,8 @@ class BatchSource:
     """
 
     def __init__(self, files: Sequence[Path], config: TrainingConfig) -> None:
-        self.files = list(files)
+        self._finished = [f for f in files if "_part" not in f.stem]
+        self._parts = [f for f in files if "_part" in f.stem]
         self.config = config
 
     def batch(self, step: int) -> Batch:
@@ -99,10 +106,20 @@ class BatchSource:
         rng = np.random.default_rng([self.config.seed, step])
         scenes: list[VoxelScene] = []
         while sum(len(s.coords) for s in scenes) < self.config.batch_voxels:
-            scene = augment(load_scene(self.files[int(rng.integers(len(self.files)))]), self.config, rng)
+            scene = augment(load_scene(self._choose(rng)), self.config, rng)
             if len(scene.coords):
                 scenes.append(scene)
-        return make_batch(scenes, self.config)
+        floors = [
+            None if rng.random() < self.config.height_drop else float(rng.uniform(-1.0, 1.0)) * self.config.height_jitter_m
+            for _ in scenes
+        ]
+        return make_batch(scenes, self.config, floors)
+
+    def _choose(self, rng: np.random.Generator) -> Path:
+        """A finished map as often as an unfinished one ("_part" in its name), whatever their numbers."""
+        pools = [p for p in (self._finished, self._parts) if p]
+        pool = pools[int(rng.integers(len(pools)))]
+        return pool[int(rng.integers(len(pool)))]
 
     def batches(self, first: int, last: int) -> Iterator[Batch]:
         """The batches of steps first..last-1."""

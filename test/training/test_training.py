@@ -113,7 +113,7 @@ def test_losses_fall_when_one_batch_is_learnt():
     batch, net = make_batch([boxes_scene(0)], config), InstanceNet(config.model)
     optimizer = torch.optim.Adam(net.parameters(), 5e-3)
     history = []
-    for _ in range(30):
+    for _ in range(60):
         terms = losses(net(batch.features, batch.tables), batch, config, torch.ones(20))
         history.append({k: v.item() for k, v in terms.items()})
         optimizer.zero_grad()
