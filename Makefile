@@ -32,10 +32,11 @@ lint: $(VENV)/.done-ros
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 
-# pytest's closing line is the last thing printed.
+# pytest's closing line is printed again at the end: libraries may have something to say when the interpreter ends.
 test: build lint
 	@if [ "$$(cat .ros/mode)" = none ]; then echo "[instseg] no ROS 2 on this machine: tests that need it are skipped"; fi
-	@$(RUN) python -m pytest $(PYTEST_ARGS)
+	@mkdir -p log; set -o pipefail; $(RUN) python -m pytest $(PYTEST_ARGS) 2>&1 | tee log/make_test.txt; status=$$?; \
+	grep -E '^=+ .*(passed|failed|error|skipped|no tests ran).* in .*=+$$' log/make_test.txt | tail -n 1; exit $$status
 
 demo: build
 	@$(RUN) instseg demo $(DEMO_ARGS)

@@ -11,7 +11,6 @@ from instseg_ros.labels import NUM_CLASSES
 from instseg_ros.models.unet import SparseUNet
 from instseg_ros.sparse.pyramid import Tables
 
-
 HEIGHT_RANGE_M = (-1.0, 3.0)
 """Heights beyond this are taken as the nearest end."""
 
