@@ -21,7 +21,7 @@ FORMAT = "instseg_ros 1"
 
 
 def save_weights(path: Path | str, net: InstanceNet, metadata: Mapping[str, Any]) -> None:
-    """Write a network.
+    """Write a network; weight matrices are kept in half precision, biases and norms in full.
 
     Args:
         path: file to write (its folder is made).
@@ -32,7 +32,8 @@ def save_weights(path: Path | str, net: InstanceNet, metadata: Mapping[str, Any]
     path.parent.mkdir(parents=True, exist_ok=True)
     header = {"format": FORMAT, "model": json.dumps(to_mapping(net.config)), **{k: json.dumps(v) for k, v in metadata.items()}}
     partial = path.with_suffix(".partial")
-    save_file({name: t.detach().cpu().contiguous() for name, t in net.state_dict().items()}, partial, header)
+    tensors = {name: (t.half() if t.ndim > 1 else t).detach().cpu().contiguous() for name, t in net.state_dict().items()}
+    save_file(tensors, partial, header)
     partial.replace(path)
 
 

@@ -171,6 +171,8 @@ def test_weights_files_are_checked(tmp_path):
     net = InstanceNet(ModelConfig(channels=(8,)))
     save_weights(tmp_path / "good.safetensors", net, {"classes": ["chair"]})
     assert weights_metadata(tmp_path / "good.safetensors")["classes"] == ["chair"]
+    for kept, given in zip(load_weights(tmp_path / "good.safetensors").parameters(), net.parameters(), strict=True):
+        assert kept.dtype == torch.float32 and torch.allclose(kept, given, rtol=1e-3, atol=1e-6)
     with safe_open(str(tmp_path / "good.safetensors"), "pt") as file:
         assert json.loads(file.metadata()["model"])["channels"] == [8]
 
