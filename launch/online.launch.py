@@ -8,7 +8,7 @@ config/fusion.yaml, and those before the nodes' own defaults.
 """
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ament_index_python.packages import get_package_share_directory
 from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction
@@ -42,6 +42,10 @@ PARAMETERS = (
         "voxel size of the map, m; what the weights were trained for",
     ),
     Given("weights", "weights", str, ("segmenter",), "safetensors file with the network; the shipped weights if empty"),
+    Given("floor_z_m", "floor_z_m", float, ("segmenter",), "height of the floor in the map's frame (z up), m"),
+    Given(
+        "floor_known", "floor_known", bool, ("segmenter",), "false: nobody knows where the floor is", ["true", "false"]
+    ),
     Given("device", "device", str, ("segmenter",), "where the network runs", ["auto", "cpu", "cuda"]),
     Given("threads", "threads", int, ("segmenter",), "CPU threads of the network; 0 = all cores"),
     Given("passes", "passes", str, ("segmenter",), "recompute the whole map, or only what changed", ["full", "incremental"]),
@@ -115,6 +119,13 @@ def value_of(context: LaunchContext, argument: str) -> str:
     return LaunchConfiguration(argument).perform(context)
 
 
+def typed(text: str, kind: type) -> Any:
+    """A parameter of the kind asked for from the text of a launch argument."""
+    if kind is bool:
+        return text == "true"
+    return ParameterValue(text, value_type=str) if kind is str else kind(text)
+
+
 def parameters_for(context: LaunchContext, node: str) -> list:
     """Parameter files and values of a node, the later ones counting more."""
     files = [SHARE / "config" / f"{node}.yaml"]
@@ -136,7 +147,7 @@ def parameters_for(context: LaunchContext, node: str) -> list:
         text = value_of(context, one.argument)
         if node in one.nodes and text:
             try:
-                values[one.parameter] = ParameterValue(text, value_type=str) if one.kind is str else one.kind(text)
+                values[one.parameter] = typed(text, one.kind)
             except ValueError as error:
                 raise RuntimeError(f"{one.argument}:={text} is no {one.kind.__name__}: {one.description}") from error
     return [*map(str, files), values]

@@ -19,7 +19,7 @@ from instseg_ros.visual.ply import read_labelled_ply
 ARGUMENTS = ["--seed", "3", "--library", "procedural", "--frames", "14", "--rate", "7", "--period", "0.5", "--timeout", "60"]
 
 
-def run_demo(*arguments, timeout=150):
+def run_demo(*arguments, timeout=600):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(
         [sys.executable, "-m", "instseg_ros.cli", "demo", *arguments],

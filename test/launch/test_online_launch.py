@@ -100,6 +100,8 @@ def online():
         "preset": "incremental",
         "map_updates": "/robot/changes",
         "device": "cpu",
+        "floor_known": "false",
+        "floor_z_m": "0.25",
     }
     include = IncludeLaunchDescription(PythonLaunchDescriptionSource(str(LAUNCH_FILE)), launch_arguments=arguments.items())
     return LaunchDescription([include, launch_pytest.actions.ReadyToTest()])
@@ -128,6 +130,7 @@ def parameters(node, target, names):
 def test_command_line_before_file_before_preset_before_base(online, listener):
     names = ["output.colors", "output.points_period_s", "passes", "input.frame", "output.markers_period_s", "device"]
     assert parameters(listener, "/robot/segmenter", names) == ["map", 3.5, "incremental", "odom", 1.0, "cpu"]
+    assert parameters(listener, "/robot/segmenter", ["floor_known", "floor_z_m"]) == [False, 0.25]
     names = ["publish_period_s", "max_depth_m", "min_depth_m", "pose.frame"]
     assert parameters(listener, "/robot/fusion", names) == [0.75, 2.5, 0.3, "odom"]
 

@@ -20,7 +20,7 @@ from instseg_ros.ros.conversions import update_to_msg
 from instseg_ros.ros.fusion_node import FusionNode
 from instseg_ros.ros.segmenter_node import SegmenterNode
 
-TIMEOUT_S = 20.0
+TIMEOUT_S = 90.0
 
 
 def chair_net() -> InstanceNet:

@@ -34,7 +34,7 @@ def test_signals_end_the_segmenter_cleanly(bench, tmp_path, number):
         send(update(0, block(0)))
         bench.until(lambda: len(instances), "a result from the process")
         process.send_signal(number)
-        output, _ = process.communicate(timeout=20)
+        output, _ = process.communicate(timeout=120)
     finally:
         process.kill()
     assert process.returncode == 0, output
@@ -46,7 +46,7 @@ def test_signals_end_the_fusion_cleanly(bench):
     try:
         bench.until(lambda: bench.probe.count_publishers("/map_updates") == 1, "the node")
         process.send_signal(signal.SIGINT)
-        output, _ = process.communicate(timeout=20)
+        output, _ = process.communicate(timeout=120)
     finally:
         process.kill()
     assert process.returncode == 0, output
@@ -59,7 +59,7 @@ def test_wrong_settings_end_with_exit_code_2():
         ("fusion_node", "publish_period_s:=-1.0", "publish_period_s = -1.0: allowed is"),
     ):
         process = start(module, "-p", setting)
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=120)
         assert process.returncode == 2 and text in output, output
 
 
