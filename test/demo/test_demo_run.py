@@ -16,7 +16,7 @@ from instseg_ros.models.network import InstanceNet
 from instseg_ros.models.weights import save_weights
 from instseg_ros.visual.ply import read_labelled_ply
 
-ARGUMENTS = ["--seed", "3", "--library", "procedural", "--frames", "14", "--rate", "7", "--period", "0.5", "--timeout", "60"]
+ARGUMENTS = ["--seed", "3", "--library", "procedural", "--frames", "14", "--rate", "7", "--period", "0.5", "--timeout", "240"]
 
 
 def run_demo(*arguments, timeout=600):

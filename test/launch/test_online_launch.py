@@ -24,7 +24,7 @@ from instseg_ros.models.weights import save_weights  # noqa: E402
 from launch import LaunchContext, LaunchDescription  # noqa: E402
 
 LAUNCH_FILE = Path(get_package_share_directory("instseg_ros")) / "launch" / "online.launch.py"
-TIMEOUT_S = 60.0
+TIMEOUT_S = 240.0
 os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 100)
 os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 
