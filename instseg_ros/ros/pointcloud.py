@@ -46,6 +46,10 @@ class CloudLayout:
     points: int
 
 
+MAX_POINT_STEP = 1 << 16
+"""Bytes; no point is larger."""
+
+
 def check_layout(msg: PointCloud2) -> CloudLayout:
     """Whether the points can be read, from the header alone: nothing is copied.
 
@@ -97,6 +101,8 @@ def _check_size(msg: PointCloud2) -> None:
     points = msg.width * msg.height
     if points > MAX_VOXELS:
         raise InputError(f"point cloud of {points} points, more than {MAX_VOXELS}: thin it out or send it in parts")
+    if msg.point_step > MAX_POINT_STEP:
+        raise InputError(f"point_step is {msg.point_step} bytes, more than {MAX_POINT_STEP}: it is the size of one point")
     if msg.point_step == 0 and points:
         raise InputError("point_step is 0: set it to the bytes of one point")
     if msg.row_step < msg.width * msg.point_step and msg.height > 1:

@@ -105,9 +105,30 @@ def test_all_is_found_with_ground_truth_in_place_of_the_network(oracle_segmenter
     assert {row["mode"] for row in rows if row["row"] == "scene"} == {"offline", "online"}
 
 
+class EverythingIsAToilet:
+    """A runner that finds one class everywhere, which the toy case does not hold."""
+
+    def __init__(self, runner):
+        self.runner = runner
+
+    @property
+    def prediction(self):
+        return self.runner.prediction
+
+    def reset(self):
+        self.runner.reset()
+
+    def refresh(self, voxels, delta):
+        changed = self.runner.refresh(voxels, delta)
+        self.prediction.semantic[:] = np.eye(20, dtype=np.float32)[class_index("toilet")]
+        return changed
+
+
 def test_true_instances_with_wrong_classes_are_not_found(oracle_segmenter):
     case = toy_case()
-    install_oracles(oracle_segmenter, case.truth, ["grouping"])  # the classes are those of an untrained network
+    assert class_index("toilet") not in case.truth.class_index
+    oracle_segmenter.runner = EverythingIsAToilet(oracle_segmenter.runner)
+    install_oracles(oracle_segmenter, case.truth, ["grouping"])
     outcome = run_offline(oracle_segmenter, case)
     figures, _ = summarise("rooms", [evaluate_case(oracle_segmenter, case, ["offline"])], EVALUATED_CLASSES, 16)
     assert figures["rooms_ap50"] == 0.0 and "rooms_ap50_online" not in figures

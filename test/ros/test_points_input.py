@@ -94,6 +94,7 @@ BAD = {
     "short data": (lambda m: setattr(m, "data", m.data[:-1]), "cut short"),
     "huge": (change(width=2**31, height=4), "more than"),
     "no point_step": (change(point_step=0), "point_step is 0"),
+    "empty with huge points": (change(width=0, point_step=2**31), "point_step is 2147483648"),
     "short rows": (change(height=2, row_step=4), "row_step 4"),
     "no frame": (lambda m: setattr(m.header, "frame_id", ""), "frame_id"),
 }
