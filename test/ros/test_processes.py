@@ -6,10 +6,10 @@ import subprocess
 import sys
 
 import pytest
-from instseg_ros.msg import InstanceArray
 from rclpy.parameter import Parameter
 from ros_bench import block, chair_net, update
 from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import PointCloud2
 
 from instseg_ros.models.weights import save_weights
 from instseg_ros.ros import qos
@@ -28,11 +28,12 @@ def test_signals_end_the_segmenter_cleanly(bench, tmp_path, number):
     save_weights(tmp_path / "net.safetensors", chair_net(), {})
     process = start("segmenter_node", "-p", f"weights:={tmp_path / 'net.safetensors'}")
     try:
-        instances = bench.record(InstanceArray, "/segmenter/instances", qos.DELTAS)
+        # a latched topic: the process may answer before it has found this recorder, and would drop what is not latched
+        points = bench.record(PointCloud2, "/segmenter/points", qos.LATCHED)
         send = bench.sender()
-        bench.until(lambda: bench.probe.count_publishers("/segmenter/instances") == 1, "the node")
+        bench.until(lambda: bench.probe.count_publishers("/segmenter/points") == 1, "the node")
         send(update(0, block(0)))
-        bench.until(lambda: len(instances), "a result from the process")
+        bench.until(lambda: len(points) and points.last.width == 64, "a result from the process")
         process.send_signal(number)
         output, _ = process.communicate(timeout=120)
     finally:
