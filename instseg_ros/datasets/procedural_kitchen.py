@@ -19,14 +19,13 @@ def _part(b: ShapeBuilder, kind: str, class_name: str, support_z_m: float = -1.0
 def kitchen_run(rng: Rng, length: float, with_sink: bool = True) -> list[FurnitureModel]:
     """Cabinets, counter and perhaps a sink and a cooktop, in one common frame: back at y = 0, front at +y, x = 0..length.
 
-    The cabinets under one counter are one instance, as people label them; in a third of the runs the body has no
-    fronts and belongs to the counter.
+    The cabinets under one counter are one instance, as people label them. What is under the worktop is always of class
+    cabinet and the worktop alone is the counter; in a third of the runs the body has no fronts.
     """
     cabinets, counter, cooktop = ShapeBuilder(), ShapeBuilder(), ShapeBuilder()
     depth, high, thick = rng.uniform(0.56, 0.65), rng.uniform(0.84, 0.95), rng.uniform(0.03, 0.05)
     body, top, under = wood(rng), wood(rng), high - thick
     plain = rng.uniform() < 0.33
-    b = counter if plain else cabinets
     sink_w, sink_d = rng.uniform(0.45, 0.75), rng.uniform(0.36, 0.44)
     sink_x = rng.uniform(sink_w / 2 + 0.1, length - sink_w / 2 - 0.1) if with_sink and length > sink_w + 0.25 else None
     left, right = (0.0, 0.0) if sink_x is None else (sink_x - sink_w / 2, sink_x + sink_w / 2)
@@ -34,9 +33,9 @@ def kitchen_run(rng: Rng, length: float, with_sink: bool = True) -> list[Furnitu
     front = depth - 0.03
     for x0, x1, top_z in ((0.0, left, under), (left, right, under - 0.22), (right, length, under)):
         if x1 - x0 > 0.01:
-            b.slab((x0, 0, 0.08), (x1, front - 0.02, top_z), body)
-    b.slab((0, front - 0.03, 0.08), (length, front - 0.02, under), body)
-    b.slab((0, 0, 0), (length, front - 0.07, 0.08), body * 0.6)
+            cabinets.slab((x0, 0, 0.08), (x1, front - 0.02, top_z), body)
+    cabinets.slab((0, front - 0.03, 0.08), (length, front - 0.02, under), body)
+    cabinets.slab((0, 0, 0), (length, front - 0.07, 0.08), body * 0.6)
     if not plain:
         columns, handle = max(1, round(length / rng.uniform(0.45, 0.65))), metal(rng)
         for k in range(columns):
@@ -44,8 +43,8 @@ def kitchen_run(rng: Rng, length: float, with_sink: bool = True) -> list[Furnitu
             for r in range(rows):
                 w, h = length / columns, (under - 0.1) / rows
                 x, z = (k + 0.5) * w, 0.09 + (r + 0.5) * h
-                b.box((x, front - 0.012, z), (w - 0.012, 0.02, h - 0.012), body * rng.uniform(0.95, 1.08))
-                b.box((x, front + 0.01, z + h / 2 - 0.06), (min(0.18, w / 2), 0.02, 0.015), handle)
+                cabinets.box((x, front - 0.012, z), (w - 0.012, 0.02, h - 0.012), body * rng.uniform(0.95, 1.08))
+                cabinets.box((x, front + 0.01, z + h / 2 - 0.06), (min(0.18, w / 2), 0.02, 0.015), handle)
     pieces = [(0.0, length, 0.0, depth)] if sink_x is None else [
         (0.0, left, 0.0, depth), (right, length, 0.0, depth), (left, right, 0.0, y0), (left, right, y1, depth)]
     for x0, x1, ya, yb in pieces:
@@ -53,9 +52,7 @@ def kitchen_run(rng: Rng, length: float, with_sink: bool = True) -> list[Furnitu
             counter.slab((x0, ya, under), (x1, yb, high), top)
     if rng.uniform() < 0.4:
         counter.slab((0, 0, high), (length, 0.015, high + rng.uniform(0.06, 0.5)), top * 1.05)
-    parts = [_part(counter, "counter", "counter", high)]
-    if not plain:
-        parts.append(_part(cabinets, "kitchen_base", "cabinet"))
+    parts = [_part(counter, "counter", "counter", high), _part(cabinets, "kitchen_base", "cabinet")]
     if sink_x is not None:
         parts.append(_part(_sink(rng, left, right, y0, y1, high), "sink_inset", "sink"))
     at = rng.uniform(0.35, length - 0.35) if length > 1.3 else None
