@@ -18,6 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"), help="where to train (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=0, help="CPU threads, 0 = all (default: %(default)s)")
     parser.add_argument("--fresh", action="store_true", help="start anew even if the run's folder has a checkpoint")
+    parser.add_argument("--init", type=Path, help="weights file to start from, for example the shipped one; its network may be deeper or shallower")
     add_setting_arguments(parser.add_argument_group("training settings (over those of the preset)"), TrainingConfig)
 
 
@@ -33,9 +34,11 @@ def run(args: argparse.Namespace) -> int:
 
         torch.set_num_threads(args.threads)
         kernels.set_threads(args.threads)
-    trainer = Trainer(config, args.data, out, args.device, name, args.fresh)
+    trainer = Trainer(config, args.data, out, args.device, name, args.fresh, args.init)
     if trainer.step:
         print(f"going on from step {trainer.step} of {out}")
+    elif args.init:
+        print(f"starting from {args.init}" + (f"; not in it: {', '.join(trainer.new_tensors)}" if trainer.new_tensors else ""))
     print(f"{trainer.model.parameter_count():,} parameters, {len(trainer.train_files)} training scenes, on {trainer.device}")
     figures = trainer.run()
     print("  ".join(f"{k} {v:.3f}" for k, v in figures.items()))

@@ -18,6 +18,7 @@ import numpy as np
 
 from instseg_ros.datasets.furniture_catalogue import KIND_CLASS, MODEL_KINDS
 from instseg_ros.datasets.obj_reader import read_obj
+from instseg_ros.datasets.palette import fabric, wood
 from instseg_ros.datasets.procedural import make
 from instseg_ros.datasets.shapes import FurnitureModel
 from instseg_ros.errors import DataError, require
@@ -25,6 +26,7 @@ from instseg_ros.errors import DataError, require
 DEFAULT_CATALOGUE = Path("/usr/share/sweethome3d/furniture/BlendSwap-CC-0.sh3f")
 _CURE = "apt-get install sweethome3d-furniture, or give the path of BlendSwap-CC-0.sh3f, or use --furniture procedural"
 _CATALOGUE_SHARE = 0.6
+_TALL_M = 1.6
 _MOST_FACES, _REDUCED_FACES = 15_000, 10_000
 _T_UP_CATALOGUE = np.array([[-1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, 1.0, 0.0]])  # y up, front +z  ->  z up, front +y
 _log = logging.getLogger(__name__)
@@ -131,6 +133,24 @@ class FurnitureLibrary:
         return self._models[name]
 
 
+def _dyed(model: FurnitureModel, rng: np.random.Generator) -> FurnitureModel:
+    """A copy for training: stretched along each axis, and in four of ten cases dyed in one colour, shades kept.
+
+    With few models of a class a network learns the models; with these it has to learn what they share.
+    """
+    scale = rng.uniform(0.85, 1.15) * rng.uniform(0.92, 1.08, 3)
+    if model.size_m[2] > _TALL_M:  # what reaches towards the ceiling does not grow through it
+        scale[2] = min(scale[2], 1.0)
+    vertices = (model.vertices * scale).astype(np.float32)
+    colors = model.face_colors
+    if rng.uniform() < 0.4:
+        shade = colors.astype(np.float64).mean(axis=1, keepdims=True)
+        dye = np.full(3, rng.uniform(215, 250)) if rng.uniform() < 0.3 else (fabric, wood)[rng.integers(2)](rng)
+        colors = np.clip(dye * (shade / max(float(np.median(shade)), 1.0)) ** 0.7, 0, 255).astype(np.uint8)
+    support = model.support_z_m if model.support_z_m < 0 else model.support_z_m * scale[2]
+    return replace(model, vertices=vertices, face_colors=colors, support_z_m=support)
+
+
 def _varied(model: FurnitureModel, rng: np.random.Generator) -> FurnitureModel:
     """A copy a little larger or smaller, perhaps mirrored, perhaps in other colours."""
     scale = rng.uniform(0.93, 1.07) * rng.uniform(0.96, 1.04, 3)
@@ -149,7 +169,10 @@ def _varied(model: FurnitureModel, rng: np.random.Generator) -> FurnitureModel:
 
 
 class FurnitureSource:
-    """Draws furniture of a kind for one split: catalogue models (60 %, where the split has one) or procedural ones."""
+    """Draws furniture of a kind for one split: catalogue models (60 %, where the split has one) or procedural ones.
+
+    Those of the training split are stretched and dyed; test and validation furniture stays as it is made.
+    """
 
     def __init__(self, split: str, library: FurnitureLibrary | None) -> None:
         self.split = split
@@ -163,6 +186,10 @@ class FurnitureSource:
         Raises:
             DataError: the kind is unknown.
         """
+        model = self._draw(kind, rng)
+        return _dyed(model, rng) if self.split == "train" else model
+
+    def _draw(self, kind: str, rng: np.random.Generator) -> FurnitureModel:
         names = self._names.get(kind)
         if names and self._library is not None and rng.uniform() < _CATALOGUE_SHARE:
             return _varied(self._library.model(names[rng.integers(len(names))]), rng)

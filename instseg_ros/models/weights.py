@@ -1,6 +1,6 @@
 """Weights files: safetensors with the model's configuration inside; never a pickle."""
 
-__all__ = ["SHIPPED_WEIGHTS", "load_weights", "save_weights", "weights_metadata"]
+__all__ = ["SHIPPED_WEIGHTS", "initialize", "load_weights", "save_weights", "weights_metadata"]
 
 import json
 from collections.abc import Mapping
@@ -76,3 +76,30 @@ def load_weights(path: Path | str = "") -> InstanceNet:
     except (KeyError, ConfigError, RuntimeError, SafetensorError) as error:
         raise WeightsError(f"{found} does not hold a network this version can run: {error}") from error
     return net.eval()
+
+
+def initialize(net: InstanceNet, path: Path | str) -> list[str]:
+    """Start a network from a weights file, which may be of another shape: what has the same name and shape is taken.
+
+    Args:
+        net: whose parameters are replaced.
+        path: weights file; empty = the shipped one.
+
+    Returns:
+        Names of the network's tensors that the file does not have.
+
+    Raises:
+        WeightsError: the file is not of this package, is for another input or voxel size, or has nothing in common with the network.
+    """
+    donor = load_weights(path)
+    found = resolve_weights(path)
+    for name in ("voxel_size_m", "height_feature"):
+        mine, other = getattr(net.config, name), getattr(donor.config, name)
+        if mine != other:
+            raise WeightsError(f"{found} was trained with model.{name} = {other}, this run has {mine}: set --model.{name.replace('_', '-')} {other}, or leave --init away")
+    have, tensors = donor.state_dict(), net.state_dict()
+    taken = {k: have[k] for k, v in tensors.items() if k in have and have[k].shape == v.shape}
+    if not taken:
+        raise WeightsError(f"{found} and this run's network share no layer: its model is {to_mapping(donor.config)}")
+    net.load_state_dict({**tensors, **taken})
+    return [k for k in tensors if k not in taken]

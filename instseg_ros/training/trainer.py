@@ -20,7 +20,7 @@ from instseg_ros.losses.discriminative import instance_means, pull_loss, push_lo
 from instseg_ros.losses.offset import offset_loss
 from instseg_ros.losses.semantic import balance_weights, semantic_loss
 from instseg_ros.models.network import InstanceNet, resolve_device
-from instseg_ros.models.weights import save_weights
+from instseg_ros.models.weights import initialize, save_weights
 from instseg_ros.training.batches import Batch, BatchSource
 from instseg_ros.training.checkpoint import load_checkpoint, save_checkpoint
 from instseg_ros.training.validation import validate
@@ -63,9 +63,11 @@ class Trainer:
         device: "auto", "cpu" or "cuda".
         preset: name written into the weights.
         fresh: start anew even if there is a checkpoint.
+        init: weights file a new run starts from (`models.weights.initialize`).
     """
 
-    def __init__(self, config: TrainingConfig, data: Path, out: Path, device: str = "auto", preset: str = "", fresh: bool = False) -> None:
+    def __init__(self, config: TrainingConfig, data: Path, out: Path, device: str = "auto", preset: str = "", fresh: bool = False,
+                 init: Path | None = None) -> None:
         self.config, self.out, self.preset = config, out, preset
         self.device = resolve_device(device)
         self.train_files = scene_files(data / "train")
@@ -73,7 +75,9 @@ class Trainer:
         self.validation_files = [f for f in scene_files(data / "validation") if "_part" not in f.stem]
         out.mkdir(parents=True, exist_ok=True)
         torch.manual_seed(config.seed)
-        self.model = InstanceNet(config.model).to(self.device)
+        self.model = InstanceNet(config.model)
+        self.new_tensors = initialize(self.model, init) if init is not None else []
+        self.model.to(self.device)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self._amp)
         self.step, self.best = 0, -1.0

@@ -1,6 +1,7 @@
 """Batches, augmentation and the training loop on scenes small enough for two iterations in a test."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -181,3 +182,18 @@ def test_the_preset_is_valid_and_unknown_ones_are_named():
     assert load_yaml(TrainingConfig, preset_file("rooms")).model.voxel_size_m == 0.05
     with pytest.raises(ConfigError, match="rooms"):
         preset_file("no_such_preset")
+
+
+def test_a_run_starts_from_the_weights_of_a_deeper_network(data, tmp_path):
+    config = small_config()
+    deep = InstanceNet(ModelConfig(channels=(8, 16, 24), embedding_dim=4))
+    save_weights(tmp_path / "deep.safetensors", deep, {})
+    trainer = Trainer(config, data, tmp_path / "run", init=tmp_path / "deep.safetensors")
+    assert trainer.new_tensors == []
+    for name, value in trainer.model.state_dict().items():
+        assert torch.allclose(value.float(), deep.state_dict()[name].float(), atol=1e-3), name
+    deeper = Trainer(replace(config, model=ModelConfig(channels=(8, 16, 24, 32), embedding_dim=4)), data, tmp_path / "run4",
+                     init=tmp_path / "deep.safetensors")
+    assert deeper.new_tensors and all(".3." in n or "down.2" in n or "up.2" in n or "decoder.2" in n for n in deeper.new_tensors)
+    with pytest.raises(WeightsError, match="--model.voxel-size-m 0.05"):
+        Trainer(replace(config, model=replace(config.model, voxel_size_m=0.02)), data, tmp_path / "run2", init=tmp_path / "deep.safetensors")
