@@ -6,8 +6,7 @@ is why the benchmarks do not use random voxels. The building stands askew to the
 
 __all__ = ["VOXEL_SIZE_M", "surface_voxels"]
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -72,14 +71,15 @@ def _objects(rng: np.random.Generator, size_m: np.ndarray) -> Iterator[np.ndarra
     """Surface points [n, 3] in m per object of a room with a corner at the origin, z >= 0."""
     height = rng.uniform(2.4, 2.8)
     middle_of_floor_m = VOXEL_SIZE_M / 2
-    yield _rectangle(size_m, lambda u, v: (u, v, middle_of_floor_m))
+    yield _points(*_grid(*size_m), middle_of_floor_m)
+    u, v = _grid(size_m[0], height)
     door = rng.uniform(0.2, size_m[0] - _DOOR_M[0] - 0.2)
-    for far in (0.0, size_m[1]):
-        wall = _rectangle((size_m[0], height), lambda u, v, far=far: (u, far, v))
-        opening = (np.abs(wall[:, 0] - door - _DOOR_M[0] / 2) < _DOOR_M[0] / 2) & (wall[:, 2] < _DOOR_M[1])
-        yield wall if far else wall[~opening]
-    for far in (0.0, size_m[0]):
-        yield _rectangle((size_m[1], height), lambda u, v, far=far: (far, u, v))
+    wall = ~((u > door) & (u < door + _DOOR_M[0]) & (v < _DOOR_M[1]))
+    yield _points(u[wall], 0.0, v[wall])
+    yield _points(u, size_m[1], v)
+    u, v = _grid(size_m[1], height)
+    yield _points(0.0, u, v)
+    yield _points(size_m[0], u, v)
     taken = np.zeros((0, 3))
     for _ in range(rng.integers(8, 16)):
         half = rng.uniform(0.15, 0.6)
@@ -91,24 +91,26 @@ def _objects(rng: np.random.Generator, size_m: np.ndarray) -> Iterator[np.ndarra
         yield make(rng, half) + [*place, middle_of_floor_m]
 
 
-def _steps(length_m: float) -> np.ndarray:
-    return np.linspace(0, length_m, int(np.ceil(length_m / _SPACING_M)) + 1)
+def _grid(length_m: float, width_m: float) -> tuple[np.ndarray, np.ndarray]:
+    """Points of a rectangle: u [n] in 0..length, v [n] in 0..width."""
+    axes = [np.linspace(0, size, int(np.ceil(size / _SPACING_M)) + 1) for size in (length_m, width_m)]
+    u, v = np.meshgrid(*axes, indexing="ij")
+    return u.ravel(), v.ravel()
 
 
-def _rectangle(size_m: Any, place: Callable[[np.ndarray, np.ndarray], tuple[Any, Any, Any]]) -> np.ndarray:
-    """Points of a rectangle; `place(u, v)` says where its points u, v are."""
-    u, v = (a.ravel() for a in np.meshgrid(_steps(size_m[0]), _steps(size_m[1]), indexing="ij"))
-    return np.stack(np.broadcast_arrays(*place(u, v)), -1).astype(np.float64)
+def _points(x: np.ndarray | float, y: np.ndarray | float, z: np.ndarray | float) -> np.ndarray:
+    return np.stack(np.broadcast_arrays(x, y, z), -1)
 
 
 def _box(rng: np.random.Generator, half_m: float) -> np.ndarray:
     """A box turned by any angle, without its underside."""
     width, depth = half_m * rng.uniform(0.8, 1.3, 2)
     height, angle = rng.uniform(0.4, 1.8), rng.uniform(0, np.pi)
+    front, side = _grid(width, height), _grid(depth, height)
     points = np.concatenate([
-        _rectangle((width, depth), lambda u, v: (u, v, height)),
-        *(_rectangle((width, height), lambda u, v, far=far: (u, far, v)) for far in (0.0, depth)),
-        *(_rectangle((depth, height), lambda u, v, far=far: (far, u, v)) for far in (0.0, width)),
+        _points(*_grid(width, depth), height),
+        _points(front[0], 0.0, front[1]), _points(front[0], depth, front[1]),
+        _points(0.0, *side), _points(width, *side),
     ]) - [width / 2, depth / 2, 0]
     c, s = np.cos(angle), np.sin(angle)
     return points @ np.array([[c, s, 0], [-s, c, 0], [0, 0, 1]])
@@ -117,15 +119,16 @@ def _box(rng: np.random.Generator, half_m: float) -> np.ndarray:
 def _cylinder(rng: np.random.Generator, half_m: float) -> np.ndarray:
     """An upright cylinder with its lid."""
     radius, height = half_m * rng.uniform(0.3, 0.9), rng.uniform(0.4, 1.6)
-    side = _rectangle((2 * np.pi * radius, height), lambda u, v: (radius * np.cos(u / radius), radius * np.sin(u / radius), v))
-    lid = _rectangle((2 * radius, 2 * radius), lambda u, v: (u - radius, v - radius, height))
-    return np.concatenate([side, lid[np.hypot(lid[:, 0], lid[:, 1]) <= radius]])
+    around, z = _grid(2 * np.pi * radius, height)
+    u, v = (a - radius for a in _grid(2 * radius, 2 * radius))
+    lid = np.hypot(u, v) <= radius
+    return np.concatenate([
+        _points(radius * np.cos(around / radius), radius * np.sin(around / radius), z), _points(u[lid], v[lid], height),
+    ])
 
 
 def _ball(rng: np.random.Generator, half_m: float) -> np.ndarray:
     """A ball on the floor or at some height."""
     radius, raised = half_m * rng.uniform(0.5, 1.0), rng.uniform(0, 0.8)
-    ball = _rectangle((2 * np.pi * radius, np.pi * radius), lambda u, v: (
-        radius * np.cos(u / radius) * np.sin(v / radius), radius * np.sin(u / radius) * np.sin(v / radius),
-        radius * np.cos(v / radius)))
-    return ball + [0, 0, radius + raised]
+    u, v = (a / radius for a in _grid(2 * np.pi * radius, np.pi * radius))
+    return radius * _points(np.cos(u) * np.sin(v), np.sin(u) * np.sin(v), np.cos(v)) + [0, 0, radius + raised]
