@@ -1,13 +1,17 @@
 // SPDX-License-Identifier: Apache-2.0
 // CPU kernels of the sparse convolution, behind a plain C interface (loaded with ctypes; no Python, no torch ABI).
 //
-// All of them work on a table [rows, taps] of input rows, -1 where there is none:
+// The convolutions work on a table [rows, taps] of input rows, -1 where there is none:
 //     out[n] = bias + sum_k x[table[n, k]] W[k]
-// Callers run the same call from several threads, which share out blocks of rows.
+// The rest keeps the tables of a level of voxels (level.py) and finds the rows that a change reaches (incremental.py).
 
 #include <algorithm>
+#include <atomic>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <system_error>
+#include <thread>
 #include <vector>
 
 namespace {
@@ -75,105 +79,247 @@ void outer_pairs(const float* const* x, const float* const* dy, int count, int c
   for (; i < cin; ++i) outer_rows<1, T>(x, dy, count, i, j, dw, stride);
 }
 
+constexpr int64_t kRowsPerThread = 256;  // fewer are not worth waking a thread for
+constexpr int kChunkBits = 4;            // chunks are cubes of 16 voxels on a side
+constexpr int kChunkMask = (1 << kChunkBits) - 1;
+constexpr int64_t kChunkCells = 1 << (3 * kChunkBits);
+
 inline int64_t block_rows(int cout) { return std::max<int64_t>(64, kAccumulatorFloats / cout); }
 
-inline bool take_block(int64_t* next, int64_t size, int64_t rows, int64_t* begin, int64_t* end) {
-  *begin = __atomic_fetch_add(next, size, __ATOMIC_RELAXED);
-  *end = std::min(*begin + size, rows);
-  return *begin < rows;
+// Runs work(worker) in as many threads as are wanted and useful for that many rows; this thread is worker 0.
+// The workers share out blocks among themselves, so it does no harm if some cannot be started.
+template <class Work>
+void in_threads(int threads, int64_t rows, const Work& work) {
+  const int workers = static_cast<int>(std::min<int64_t>(threads, 1 + rows / kRowsPerThread));
+  std::vector<std::thread> others;
+  others.reserve(workers);
+  try {
+    for (int i = 1; i < workers; ++i) others.emplace_back(work, i);
+  } catch (const std::system_error&) {
+  }
+  work(0);
+  for (std::thread& other : others) other.join();
+}
+
+inline int64_t chunk_key(const int32_t* c) {
+  const int64_t bias = int64_t(1) << 20;
+  return (((c[0] >> kChunkBits) + bias) << 42) | (((c[1] >> kChunkBits) + bias) << 21) | ((c[2] >> kChunkBits) + bias);
+}
+
+inline int64_t cell_of(const int32_t* c) {
+  return ((c[0] & kChunkMask) << (2 * kChunkBits)) | ((c[1] & kChunkMask) << kChunkBits) | (c[2] & kChunkMask);
+}
+
+struct Convolution {
+  const float* x;
+  int64_t x_stride;
+  const int32_t* table;
+  const float* w;
+  const float* bias;
+  const float* residual;
+  float* out;
+  const int32_t* rows;
+  int64_t count;
+  int taps, cin, cout, width;
+  bool relu;
+  float threshold;
+  const uint8_t* fresh;
+  uint8_t* moved;
+};
+
+// One worker of a convolution: takes blocks of rows until there are none left.
+void convolve(const Convolution& c, std::atomic<int64_t>& next) {
+  const int64_t size = block_rows(c.width);
+  std::vector<float> accumulator(size * c.width);
+  std::vector<const float*> source(size);
+  std::vector<float*> target(size), column(size);
+  for (int64_t begin; (begin = next.fetch_add(size)) < c.count;) {
+    const int64_t count = std::min(size, c.count - begin);
+    const auto row_of = [&](int64_t r) { return c.rows ? static_cast<int64_t>(c.rows[begin + r]) : begin + r; };
+    for (int64_t r = 0; r < count; ++r) {
+      float* row = accumulator.data() + r * c.width;
+      if (c.bias) std::memcpy(row, c.bias, c.width * sizeof(float));
+      else std::memset(row, 0, c.width * sizeof(float));
+    }
+    for (int k = 0; k < c.taps; ++k) {
+      int pairs = 0;
+      for (int64_t r = 0; r < count; ++r) {
+        const int32_t input = c.table[row_of(r) * c.taps + k];
+        if (input < 0) continue;
+        source[pairs] = c.x + input * c.x_stride;
+        target[pairs++] = accumulator.data() + r * c.width;
+      }
+      if (!pairs) continue;
+      const float* weight = c.w + static_cast<int64_t>(k) * c.cin * c.width;
+      for (int j = 0; j < c.width; j += kWidth) {
+        for (int p = 0; p < pairs; ++p) column[p] = target[p] + j;
+        if (c.width - j >= kWidth) multiply_pairs<kTile>(source.data(), column.data(), pairs, weight + j, c.cin, c.width);
+        else multiply_pairs<1>(source.data(), column.data(), pairs, weight + j, c.cin, c.width);
+      }
+    }
+    for (int64_t r = 0; r < count; ++r) {
+      const int64_t n = row_of(r);
+      float* sum = accumulator.data() + r * c.width;
+      float* out = c.out + n * c.cout;
+      if (c.residual)
+        for (int j = 0; j < c.cout; ++j) sum[j] += c.residual[n * c.cout + j];
+      if (c.relu)
+        for (int j = 0; j < c.cout; ++j) sum[j] = sum[j] < 0.0f ? 0.0f : sum[j];
+      if (c.moved) {
+        float most = 0.0f;
+        for (int j = 0; j < c.cout; ++j) most = std::max(most, std::fabs(sum[j] - out[j]));
+        c.moved[begin + r] = most > c.threshold || c.fresh[n];
+        if (!c.moved[begin + r]) continue;
+      }
+      std::memcpy(out, sum, c.cout * sizeof(float));
+    }
+  }
 }
 
 }  // namespace
 
 extern "C" {
 
-// Channels of `w`, `bias` and `out` must be padded to a multiple of this.
+// Columns of `w` and `bias` must be padded to a multiple of this.
 int instseg_channel_multiple() { return kLanes; }
 
-// x [inputs, cin]; table [rows, taps]; w [taps, cin, cout]; bias [cout] or null; residual [rows, cout] or null;
-// out [rows, cout] = (bias + conv + residual), negative values set to zero if relu.
-// Blocks of rows are taken from the counter `next`, which all callers share and which starts at 0.
-void instseg_conv(const float* x, const int32_t* table, const float* w, const float* bias, const float* residual, float* out,
-                  int64_t rows, int taps, int cin, int cout, int relu, int64_t* next) {
-  const int64_t size = block_rows(cout);
-  std::vector<float> accumulator(size * cout);
-  std::vector<const float*> source(size);
-  std::vector<float*> target(size), column(size);
-  int64_t begin, end;
-  while (take_block(next, size, rows, &begin, &end)) {
-    const int64_t count = end - begin;
-    for (int64_t r = 0; r < count; ++r) {
-      float* row = accumulator.data() + r * cout;
-      if (bias) std::memcpy(row, bias, cout * sizeof(float));
-      else std::memset(row, 0, cout * sizeof(float));
-    }
-    for (int k = 0; k < taps; ++k) {
-      int pairs = 0;
-      for (int64_t r = 0; r < count; ++r) {
-        const int32_t input = table[(begin + r) * taps + k];
-        if (input < 0) continue;
-        source[pairs] = x + static_cast<int64_t>(input) * cin;
-        target[pairs++] = accumulator.data() + r * cout;
-      }
-      if (!pairs) continue;
-      const float* weight = w + static_cast<int64_t>(k) * cin * cout;
-      for (int j = 0; j < cout; j += kWidth) {
-        for (int p = 0; p < pairs; ++p) column[p] = target[p] + j;
-        if (cout - j >= kWidth) multiply_pairs<kTile>(source.data(), column.data(), pairs, weight + j, cin, cout);
-        else multiply_pairs<1>(source.data(), column.data(), pairs, weight + j, cin, cout);
-      }
-    }
-    float* result = out + begin * cout;
-    const float* sum = accumulator.data();
-    const float* skip = residual ? residual + begin * cout : nullptr;
-    for (int64_t i = 0; i < count * cout; ++i) {
-      float value = skip ? sum[i] + skip[i] : sum[i];
-      result[i] = relu && value < 0.0f ? 0.0f : value;
-    }
-  }
+// x [inputs, x_stride], of which cin columns are read; table [*, taps]; w [taps, cin, width]; bias [width] or null;
+// residual and out [*, cout], cout <= width. Row n of out becomes bias + conv + residual, negative values zero if relu.
+// rows [count]: which n (null: 0..count-1). With moved [count], only rows that move by more than the threshold in one of
+// their columns, or are fresh[n], are written, and moved says which.
+void instseg_conv(const float* x, int64_t x_stride, const int32_t* table, const float* w, const float* bias, const float* residual,
+                  float* out, const int32_t* rows, int64_t count, int taps, int cin, int cout, int width, int relu, float threshold,
+                  const uint8_t* fresh, uint8_t* moved, int threads) {
+  const Convolution c{x, x_stride, table, w, bias, residual, out, rows, count, taps, cin, cout, width, relu != 0, threshold, fresh, moved};
+  std::atomic<int64_t> next{0};
+  in_threads(threads, count, [&](int) { convolve(c, next); });
 }
 
-// dw [taps, cin, cout] += sum_n x[table[n, k]]^T dy[n] over every `workers`-th block of rows from block `worker` on.
-// Every worker brings its own dw, and the blocks are fixed, so that the sum does not depend on who was faster.
+// dw [workers, taps, cin, cout] = sum_n x[table[n, k]]^T dy[n]; worker i sums every `workers`-th block of rows from block i on
+// into its own part, and the blocks are fixed, so that the sum does not depend on who was faster.
 void instseg_conv_weight_grad(const float* x, const int32_t* table, const float* dy, float* dw, int64_t rows, int taps, int cin,
-                              int cout, int worker, int workers) {
+                              int cout, int workers) {
   const int64_t size = 512;
-  std::vector<const float*> source(size), grad(size);
-  for (int64_t begin = worker * size; begin < rows; begin += workers * size) {
-    const int64_t end = std::min(begin + size, rows);
-    for (int k = 0; k < taps; ++k) {
-      int pairs = 0;
-      for (int64_t n = begin; n < end; ++n) {
-        const int32_t input = table[n * taps + k];
-        if (input < 0) continue;
-        source[pairs] = x + static_cast<int64_t>(input) * cin;
-        grad[pairs++] = dy + n * cout;
-      }
-      float* slice = dw + static_cast<int64_t>(k) * cin * cout;
-      for (int j = 0; pairs && j < cout; j += kWidth) {
-        if (cout - j >= kWidth) outer_pairs<kTile>(source.data(), grad.data(), pairs, cin, j, slice, cout);
-        else outer_pairs<1>(source.data(), grad.data(), pairs, cin, j, slice, cout);
+  std::atomic<int> part{0};
+  const auto sum_part = [&](int worker) {
+    float* mine = dw + static_cast<int64_t>(worker) * taps * cin * cout;
+    std::vector<const float*> source(size), grad(size);
+    for (int64_t begin = worker * size; begin < rows; begin += workers * size) {
+      const int64_t end = std::min(begin + size, rows);
+      for (int k = 0; k < taps; ++k) {
+        int pairs = 0;
+        for (int64_t n = begin; n < end; ++n) {
+          const int32_t input = table[n * taps + k];
+          if (input < 0) continue;
+          source[pairs] = x + static_cast<int64_t>(input) * cin;
+          grad[pairs++] = dy + n * cout;
+        }
+        float* slice = mine + static_cast<int64_t>(k) * cin * cout;
+        for (int j = 0; pairs && j < cout; j += kWidth) {
+          if (cout - j >= kWidth) outer_pairs<kTile>(source.data(), grad.data(), pairs, cin, j, slice, cout);
+          else outer_pairs<1>(source.data(), grad.data(), pairs, cin, j, slice, cout);
+        }
       }
     }
-  }
+  };
+  in_threads(workers, rows + workers * kRowsPerThread, [&](int) {
+    for (int i; (i = part.fetch_add(1)) < workers;) sum_part(i);
+  });
 }
 
-// neighbors[i, (dx+1)*9 + (dy+1)*3 + (dz+1)] = slot of coords[i] + (dx, dy, dz), -1 where there is none.
-// chunk[i]: chunk that holds coords[i]; chunk_neighbors [chunks, 27]: adjacent chunks, same order, -1 = none;
-// slots [chunks, 16, 16, 16].
-void instseg_neighbors(const int32_t* coords, const int32_t* chunk, const int32_t* chunk_neighbors, const int32_t* slots,
-                       int32_t* neighbors, int64_t rows) {
-  for (int64_t i = 0; i < rows; ++i) {
-    const int lx = coords[3 * i] & 15, ly = coords[3 * i + 1] & 15, lz = coords[3 * i + 2] & 15;
-    const int32_t* around = chunk_neighbors + 27 * static_cast<int64_t>(chunk[i]);
-    int32_t* out = neighbors + 27 * i;
-    for (int dx = -1; dx <= 1; ++dx)
-      for (int dy = -1; dy <= 1; ++dy)
-        for (int dz = -1; dz <= 1; ++dz) {
-          const int x = lx + dx, y = ly + dy, z = lz + dz;
-          const int32_t c = around[((x >> 4) + 1) * 9 + ((y >> 4) + 1) * 3 + ((z >> 4) + 1)];
-          *out++ = c < 0 ? -1 : slots[static_cast<int64_t>(c) * 4096 + (x & 15) * 256 + (y & 15) * 16 + (z & 15)];
+// Appends to out the rows that `table` [*, taps] names for the given rows (null: the rows themselves), each once:
+// stamp[row] becomes `epoch` when it is taken. Returns the new number of rows in out.
+int64_t instseg_reach(const int32_t* table, int taps, const int32_t* rows, int64_t count, int32_t* stamp, int32_t epoch,
+                      int32_t* out, int64_t have) {
+  const auto take = [&](int32_t row) {
+    if (row < 0 || stamp[row] == epoch) return;
+    stamp[row] = epoch;
+    out[have++] = row;
+  };
+  for (int64_t i = 0; i < count; ++i) {
+    if (!table) take(rows[i]);
+    else if (rows[i] >= 0)
+      for (int k = 0; k < taps; ++k) take(table[static_cast<int64_t>(rows[i]) * taps + k]);
+  }
+  return have;
+}
+
+// chunk[i]: the chunk that holds coords[i], -1 if there is none. keys [chunks] ascending, number [chunks] their chunks.
+// Keys that are missing go to `missing` (runs of equal ones once); returns how many.
+int64_t instseg_find_chunks(const int32_t* coords, int64_t count, const int64_t* keys, const int32_t* number, int64_t chunks,
+                            int32_t* chunk, int64_t* missing) {
+  int64_t last = -1, absent = 0;
+  int32_t found = -1;
+  for (int64_t i = 0; i < count; ++i) {
+    const int64_t key = chunk_key(coords + 3 * i);
+    if (key != last) {
+      const int64_t* place = std::lower_bound(keys, keys + chunks, key);
+      found = place != keys + chunks && *place == key ? number[place - keys] : -1;
+      if (found < 0) missing[absent++] = key;
+      last = key;
+    }
+    chunk[i] = found;
+  }
+  return absent;
+}
+
+// rows[i] = row of the voxel coords[i] in chunk[i], -1 where there is none.
+void instseg_lookup(const int32_t* coords, const int32_t* chunk, int64_t count, const int32_t* slots, int32_t* rows) {
+  for (int64_t i = 0; i < count; ++i) rows[i] = chunk[i] < 0 ? -1 : slots[chunk[i] * kChunkCells + cell_of(coords + 3 * i)];
+}
+
+// Numbers absent voxels: rows[i] = row of coords[i], or -2 - j where it is the j-th absent voxel, whose place in the slot table
+// says so too until instseg_insert gives it a row. fresh [count, 3] receives the absent voxels; returns how many.
+int64_t instseg_number_absent(const int32_t* coords, const int32_t* chunk, int64_t count, int32_t* slots, int32_t* rows,
+                              int32_t* fresh) {
+  int64_t absent = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    int32_t& place = slots[chunk[i] * kChunkCells + cell_of(coords + 3 * i)];
+    if (place == -1) {
+      std::memcpy(fresh + 3 * absent, coords + 3 * i, 3 * sizeof(int32_t));
+      place = static_cast<int32_t>(-2 - absent++);
+    }
+    rows[i] = place;
+  }
+  return absent;
+}
+
+// Puts voxels into the tables of a level: slots [chunks, 16, 16, 16] and neighbors [*, 27], both ways.
+// chunk_neighbors [chunks, 27]: adjacent chunks in the order of the neighbours, -1 = none.
+void instseg_insert(const int32_t* coords, const int32_t* chunk, const int32_t* rows, int64_t count, const int32_t* chunk_neighbors,
+                    int32_t* slots, int32_t* neighbors, int threads) {
+  for (int64_t i = 0; i < count; ++i) slots[chunk[i] * kChunkCells + cell_of(coords + 3 * i)] = rows[i];
+  std::atomic<int64_t> next{0};
+  const int64_t size = 1024;
+  in_threads(threads, count / 4, [&](int) {
+    for (int64_t begin; (begin = next.fetch_add(size)) < count;)
+      for (int64_t i = begin; i < std::min(begin + size, count); ++i) {
+        const int lx = coords[3 * i] & kChunkMask, ly = coords[3 * i + 1] & kChunkMask, lz = coords[3 * i + 2] & kChunkMask;
+        const int32_t* around = chunk_neighbors + 27 * static_cast<int64_t>(chunk[i]);
+        int32_t* mine = neighbors + 27 * static_cast<int64_t>(rows[i]);
+        for (int k = 0; k < 27; ++k) {
+          const int x = lx + k / 9 - 1, y = ly + k / 3 % 3 - 1, z = lz + k % 3 - 1;
+          const int32_t there = around[((x >> kChunkBits) + 1) * 9 + ((y >> kChunkBits) + 1) * 3 + (z >> kChunkBits) + 1];
+          const int32_t cell[3] = {x, y, z};
+          const int32_t other = there < 0 ? -1 : slots[there * kChunkCells + cell_of(cell)];
+          // two new neighbours write each other's entries, both with the same value
+          __atomic_store_n(mine + k, other, __ATOMIC_RELAXED);
+          if (other >= 0) __atomic_store_n(neighbors + 27 * static_cast<int64_t>(other) + 26 - k, rows[i], __ATOMIC_RELAXED);
         }
+      }
+  });
+}
+
+// Takes voxels out of the tables of a level again.
+void instseg_remove(const int32_t* coords, const int32_t* chunk, const int32_t* rows, int64_t count, int32_t* slots,
+                    int32_t* neighbors) {
+  for (int64_t i = 0; i < count; ++i) {
+    slots[chunk[i] * kChunkCells + cell_of(coords + 3 * i)] = -1;
+    int32_t* mine = neighbors + 27 * static_cast<int64_t>(rows[i]);
+    for (int k = 0; k < 27; ++k) {
+      if (mine[k] >= 0) neighbors[27 * static_cast<int64_t>(mine[k]) + 26 - k] = -1;
+      mine[k] = -1;
+    }
   }
 }
 

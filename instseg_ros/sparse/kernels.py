@@ -1,52 +1,57 @@
-"""The compiled CPU kernels: loading them and running them on several threads.
+"""The compiled CPU kernels: `kernels.cpp` is a plain C library, called through ctypes, which releases the interpreter lock."""
 
-`kernels.cpp` is a plain C library; ctypes releases the interpreter lock, so the same call runs in a small thread pool
-and shares out its blocks of rows.
-"""
-
-__all__ = ["available", "conv", "conv_weight_grad", "neighbors", "set_threads"]
+__all__ = [
+    "available", "conv", "conv_update", "conv_weight_grad", "find_chunks", "insert", "lookup", "number_absent", "pad_channels",
+    "reach", "remove", "set_threads",
+]
 
 import ctypes
 import functools
 import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-_MIN_ROWS_PER_THREAD = 512
-_threads = max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+_MOST_PARTS = 16  # parts of a sum over rows; more threads than that would need too many copies of the weights
+
+
+def _cores() -> int:
+    return max(1, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+_threads = _cores()
 
 
 def set_threads(count: int) -> None:
     """Threads used by the kernels; 0 = all cores the process may use."""
     global _threads
-    _threads = count or len(os.sched_getaffinity(0))
-    _pool.cache_clear()
-
-
-@functools.lru_cache(maxsize=1)
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(max_workers=max(1, _threads - 1), thread_name_prefix="instseg-kernel")
+    _threads = count or _cores()
 
 
 @functools.lru_cache(maxsize=1)
 def _library() -> ctypes.CDLL | None:
     for path in sorted(Path(__file__).parent.glob("_kernels*.so")):
         library = ctypes.CDLL(str(path))
-        pointer, wide, narrow = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
-        library.instseg_conv.argtypes = [pointer] * 6 + [wide] + [narrow] * 4 + [pointer]
-        library.instseg_conv_weight_grad.argtypes = [pointer] * 4 + [wide] + [narrow] * 5
-        library.instseg_neighbors.argtypes = [pointer] * 5 + [wide]
+        p, wide, i, f = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int, ctypes.c_float
+        library.instseg_conv.argtypes = [p, wide, p, p, p, p, p, p, wide, i, i, i, i, i, f, p, p, i]
+        library.instseg_conv_weight_grad.argtypes = [p, p, p, p, wide, i, i, i, i]
+        library.instseg_reach.argtypes = [p, i, p, wide, p, i, p, wide]
+        library.instseg_find_chunks.argtypes = [p, wide, p, p, wide, p, p]
+        library.instseg_lookup.argtypes = [p, p, wide, p, p]
+        library.instseg_number_absent.argtypes = [p, p, wide, p, p, p]
+        library.instseg_insert.argtypes = [p, p, p, wide, p, p, p, i]
+        library.instseg_remove.argtypes = [p, p, p, wide, p, p]
+        for name in ("reach", "find_chunks", "number_absent"):
+            getattr(library, f"instseg_{name}").restype = wide
         return library
     return None
 
 
 def available() -> bool:
-    """Whether the compiled library was built with the package; without it the same work is done by torch, slower."""
+    """Whether the compiled library was built with the package; the voxel map needs it, convolutions can do without."""
     return _library() is not None
 
 
@@ -57,25 +62,16 @@ def _loaded() -> ctypes.CDLL:
     return library
 
 
-def _workers(rows: int) -> int:
-    return min(_threads, 1 + rows // _MIN_ROWS_PER_THREAD)
+# -- convolution
 
 
-def _run(call: Callable[[int], None], workers: int) -> None:
-    """Run `call(worker)` in as many threads, the last of them this one."""
-    futures = [_pool().submit(call, i) for i in range(workers - 1)]
-    call(workers - 1)
-    for future in futures:
-        future.result()
-
-
-def _padded(cout: int) -> int:
+def pad_channels(weight: Tensor) -> Tensor:
+    """Weights [..., Cout] with as many zero columns more as the kernels' vectors need."""
     multiple = _loaded().instseg_channel_multiple()
-    return -(-cout // multiple) * multiple
-
-
-def _pad_last(x: Tensor, size: int) -> Tensor:
-    return x if x.shape[-1] == size else torch.nn.functional.pad(x, (0, size - x.shape[-1]))
+    width = -(-weight.shape[-1] // multiple) * multiple
+    if width != weight.shape[-1]:
+        weight = torch.nn.functional.pad(weight, (0, width - weight.shape[-1]))
+    return weight.contiguous()
 
 
 def conv(
@@ -89,50 +85,125 @@ def conv(
     Returns:
         [N, Cout] float32.
     """
-    library = _loaded()
-    rows, taps = table.shape
-    cin, cout = weight.shape[1], weight.shape[2]
-    width = _padded(cout)
-    x, table = x.contiguous(), table.contiguous()
-    weight = _pad_last(weight, width).contiguous()
-    bias = None if bias is None else _pad_last(bias, width).contiguous()
-    residual = None if residual is None else _pad_last(residual, width).contiguous()
-    out = torch.empty((rows, width), dtype=torch.float32)
-    counter = ctypes.c_int64(0)
+    rows, cout = len(table), weight.shape[2]
+    out = torch.empty((rows, cout), dtype=torch.float32)
+    if rows:
+        _conv(x.contiguous(), table.contiguous(), pad_channels(weight), bias, residual, relu, out, None, rows, 0.0, None, None)
+    return out
 
-    def call(_: int) -> None:
-        library.instseg_conv(
-            x.data_ptr(), table.data_ptr(), weight.data_ptr(), None if bias is None else bias.data_ptr(),
-            None if residual is None else residual.data_ptr(), out.data_ptr(),
-            rows, taps, cin, width, int(relu), ctypes.addressof(counter),
-        )
 
-    _run(call, _workers(rows))
-    return out if width == cout else out[:, :cout].contiguous()
+def conv_update(
+    x: Tensor, table: Tensor, rows: np.ndarray, weight: Tensor, bias: Tensor, residual: Tensor | None, relu: bool,
+    out: Tensor, threshold: float, fresh: np.ndarray,
+) -> np.ndarray:
+    """The convolution at some rows of the table, written over earlier outputs where it differs from them.
+
+    Args:
+        x: [M, Cin]; table: [N, K] int32; residual: [N, Cout] or None; out: [N, Cout], changed in place; all contiguous.
+        rows: [n] int32, each once.
+        weight: [K, Cin, padded Cout] and bias [padded Cout] from `pad_channels`.
+        threshold: a row is replaced if one of its columns moves by more than this,
+        fresh: [N] uint8: or if it is marked here.
+
+    Returns:
+        [n] bool: which rows were replaced.
+    """
+    moved = np.empty(len(rows), bool)
+    if len(rows):
+        _conv(x, table, weight, bias, residual, relu, out, rows, len(rows), threshold, fresh, moved)
+    return moved
+
+
+def _conv(
+    x: Tensor, table: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, relu: bool, out: Tensor,
+    rows: np.ndarray | None, count: int, threshold: float, fresh: np.ndarray | None, moved: np.ndarray | None,
+) -> None:
+    taps, cin, width = weight.shape
+    bias = None if bias is None else pad_channels(bias)
+    residual = None if residual is None else residual.contiguous()
+    _loaded().instseg_conv(
+        x.data_ptr(), x.shape[1], table.data_ptr(), weight.data_ptr(), _pointer(bias), _pointer(residual), out.data_ptr(),
+        _address(rows), count, taps, cin, out.shape[1], width, int(relu), threshold, _address(fresh), _address(moved), _threads,
+    )
+
+
+def _pointer(x: Tensor | None) -> int | None:
+    return None if x is None else x.data_ptr()
+
+
+def _address(x: np.ndarray | None) -> int | None:
+    return None if x is None else x.ctypes.data
 
 
 def conv_weight_grad(x: Tensor, table: Tensor, grad: Tensor) -> Tensor:
     """dW[k] = sum_n x[table[n, k]]^T grad[n]: [K, Cin, Cout] for x [M, Cin], table [N, K], grad [N, Cout]."""
-    library = _loaded()
     rows, taps = table.shape
     cin, cout = x.shape[1], grad.shape[1]
-    width = _padded(cout)
-    x, table, grad = x.contiguous(), table.contiguous(), _pad_last(grad, width).contiguous()
-    workers = _workers(rows)
-    partial = torch.zeros((workers, taps, cin, width), dtype=torch.float32)
-
-    def call(worker: int) -> None:
-        library.instseg_conv_weight_grad(
-            x.data_ptr(), table.data_ptr(), grad.data_ptr(), partial[worker].data_ptr(), rows, taps, cin, width, worker, workers
-        )
-
-    _run(call, workers)
+    x, table, grad = x.contiguous(), table.contiguous(), pad_channels(grad)
+    parts = max(1, min(_threads, _MOST_PARTS, rows // 512))
+    partial = torch.zeros((parts, taps, cin, grad.shape[1]), dtype=torch.float32)
+    _loaded().instseg_conv_weight_grad(
+        x.data_ptr(), table.data_ptr(), grad.data_ptr(), partial.data_ptr(), rows, taps, cin, grad.shape[1], parts)
     return partial.sum(0)[..., :cout]
 
 
-def neighbors(coords: np.ndarray, chunk: np.ndarray, chunk_neighbors: np.ndarray, slots: np.ndarray) -> np.ndarray:
-    """Neighbour slots [N, 27] int32 of voxels [N, 3] in chunks [N]; see `Level`, whose arrays these are."""
-    out = np.empty((len(coords), 27), np.int32)
-    arrays = [np.ascontiguousarray(a, np.int32) for a in (coords, chunk, chunk_neighbors)]
-    _loaded().instseg_neighbors(*(a.ctypes.data for a in arrays), slots.ctypes.data, out.ctypes.data, len(coords))
-    return out
+# -- tables of a level (see `Level`, whose arrays these are)
+
+
+def reach(parts: Sequence[tuple[np.ndarray | None, np.ndarray]], stamp: np.ndarray, epoch: int) -> np.ndarray:
+    """Rows named by any of the parts, each once.
+
+    Args:
+        parts: pairs of a table [*, K] int32 (None: the rows themselves) and the rows of it to look at; -1 is no row.
+        stamp: [capacity] int32 scratch that holds no `epoch` yet.
+
+    Returns:
+        [n] int32, in the order in which they were met.
+    """
+    most = sum(len(rows) * (1 if table is None else table.shape[1]) for table, rows in parts)
+    out = np.empty(min(most, len(stamp)), np.int32)
+    have = 0
+    for table, rows in parts:
+        rows = np.ascontiguousarray(rows, np.int32)
+        have = _loaded().instseg_reach(
+            _address(table), 1 if table is None else table.shape[1], rows.ctypes.data, len(rows), stamp.ctypes.data, epoch,
+            out.ctypes.data, have)
+    return out[:have]
+
+
+def find_chunks(coords: np.ndarray, keys: np.ndarray, number: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Chunk [n] of each voxel [n, 3] int32, -1 = none, and the keys of those missing (with repetitions)."""
+    chunk, missing = np.empty(len(coords), np.int32), np.empty(len(coords), np.int64)
+    absent = _loaded().instseg_find_chunks(
+        coords.ctypes.data, len(coords), keys.ctypes.data, number.ctypes.data, len(keys), chunk.ctypes.data, missing.ctypes.data)
+    return chunk, missing[:absent]
+
+
+def lookup(coords: np.ndarray, chunk: np.ndarray, slots: np.ndarray) -> np.ndarray:
+    """Row [n] of each voxel [n, 3] in its chunk [n], -1 = none."""
+    rows = np.empty(len(coords), np.int32)
+    _loaded().instseg_lookup(coords.ctypes.data, chunk.ctypes.data, len(coords), slots.ctypes.data, rows.ctypes.data)
+    return rows
+
+
+def number_absent(coords: np.ndarray, chunk: np.ndarray, slots: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Row [n] of each voxel [n, 3], -2 - j for the j-th absent one, and the absent ones [m, 3]; they must be inserted next."""
+    rows, fresh = np.empty(len(coords), np.int32), np.empty_like(coords)
+    absent = _loaded().instseg_number_absent(
+        coords.ctypes.data, chunk.ctypes.data, len(coords), slots.ctypes.data, rows.ctypes.data, fresh.ctypes.data)
+    return rows, fresh[:absent]
+
+
+def insert(
+    coords: np.ndarray, chunk: np.ndarray, rows: np.ndarray, chunk_neighbors: np.ndarray, slots: np.ndarray, neighbors: np.ndarray
+) -> None:
+    """Put voxels [n, 3] with their chunks and rows [n] int32 into `slots` and, both ways, `neighbors`."""
+    _loaded().instseg_insert(
+        coords.ctypes.data, chunk.ctypes.data, rows.ctypes.data, len(rows), chunk_neighbors.ctypes.data, slots.ctypes.data,
+        neighbors.ctypes.data, _threads)
+
+
+def remove(coords: np.ndarray, chunk: np.ndarray, rows: np.ndarray, slots: np.ndarray, neighbors: np.ndarray) -> None:
+    """Take voxels out of `slots` and, both ways, `neighbors`."""
+    _loaded().instseg_remove(
+        coords.ctypes.data, chunk.ctypes.data, rows.ctypes.data, len(rows), slots.ctypes.data, neighbors.ctypes.data)

@@ -20,9 +20,9 @@ def _chunk_keys(chunk_coords: np.ndarray) -> np.ndarray:
     return (c[..., 0] << 42) | (c[..., 1] << 21) | c[..., 2]
 
 
-def _local_index(coords: np.ndarray) -> np.ndarray:
-    low = coords & (CHUNK - 1)
-    return (low[:, 0] * CHUNK + low[:, 1]) * CHUNK + low[:, 2]
+def _chunk_coords(keys: np.ndarray) -> np.ndarray:
+    low = (1 << 21) - 1
+    return np.stack([keys >> 42, (keys >> 21) & low, keys & low], axis=-1) - (1 << 20)
 
 
 class Level:
@@ -48,6 +48,8 @@ class Level:
         self._chunk_key = np.zeros(0, np.int64)
         self._sorted_keys = np.zeros(0, np.int64)
         self._sorted_chunks = np.zeros(0, np.int32)
+        self._stamp = np.zeros(0, np.int32)  # scratch of `reach`
+        self._epoch = 0
 
     @property
     def capacity(self) -> int:
@@ -68,12 +70,9 @@ class Level:
 
     def lookup(self, coords: np.ndarray) -> np.ndarray:
         """Rows [M] int32 of the voxels [M, 3], -1 where there is none."""
-        coords = np.asarray(coords, np.int32)
-        chunk = self._find_chunks(_chunk_keys(coords >> 4))
-        rows = np.full(len(coords), -1, np.int32)
-        found = chunk >= 0
-        rows[found] = self._slots[chunk[found], _local_index(coords[found])]
-        return rows
+        coords = np.ascontiguousarray(coords, np.int32)
+        chunk, _ = kernels.find_chunks(coords, self._sorted_keys, self._sorted_chunks)
+        return kernels.lookup(coords, chunk, self._slots)
 
     def insert(self, coords: np.ndarray) -> np.ndarray:
         """Give rows to voxels that are not in the level yet.
@@ -85,36 +84,42 @@ class Level:
             [M] int32 rows, freed ones first.
         """
         coords = np.ascontiguousarray(coords, np.int32)
-        count = len(coords)
-        if not count:
-            return np.zeros(0, np.int32)
-        rows = self._take_rows(count)
-        chunk = self._ensure_chunks(coords >> 4)
-        self.coords[rows] = coords
-        self.alive[rows] = True
-        self._chunk_of[rows] = chunk
-        self._slots[chunk, _local_index(coords)] = rows
-        np.add.at(self._chunk_size, chunk, 1)
-        around = self._find_neighbors(coords, chunk)
-        self.neighbors[rows] = around
-        self._write_back(rows, around, rows)
-        return rows
+        return self._insert(coords, self._ensure_chunks(coords))
+
+    def ensure(self, coords: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Rows [M] int32 of the voxels [M, 3], repetitions allowed; absent ones are inserted. Also the new rows, once each."""
+        coords = np.ascontiguousarray(coords, np.int32)
+        rows, absent = kernels.number_absent(coords, self._ensure_chunks(coords), self._slots)
+        new = self.insert(absent)
+        numbered = rows < 0
+        rows[numbered] = new[-2 - rows[numbered]]
+        return rows, new
 
     def remove(self, rows: np.ndarray) -> None:
         """Free rows in use; chunks that become empty are freed too."""
         if not len(rows):
             return
-        self._write_back(rows, self.neighbors[rows], np.full(len(rows), -1, np.int32))
-        self.neighbors[rows] = -1
-        self.alive[rows] = False
+        rows = np.ascontiguousarray(rows, np.int32)
         chunk = self._chunk_of[rows]
-        self._slots[chunk, _local_index(self.coords[rows])] = -1
-        np.subtract.at(self._chunk_size, chunk, 1)
-        self._free = np.concatenate([self._free, np.sort(rows.astype(np.int32))[::-1]])
-        touched = np.unique(chunk)
+        kernels.remove(self.coords[rows], chunk, rows, self._slots, self.neighbors)
+        self.alive[rows] = False
+        self._free = np.concatenate([self._free, np.sort(rows)[::-1]])
+        touched, count = np.unique(chunk, return_counts=True)
+        self._chunk_size[touched] -= count.astype(np.int32)
         empty = touched[self._chunk_size[touched] == 0]
         if len(empty):
             self._drop_chunks(empty)
+
+    def reach(self, *parts: tuple[np.ndarray | None, np.ndarray]) -> np.ndarray:
+        """Rows [n] int32 of this level, each once, that tables name.
+
+        Args:
+            parts: pairs of a table [*, K] of rows of this level (None: the rows themselves) and which of its rows to look at.
+        """
+        self._epoch += 1
+        if len(self._stamp) < self.capacity:
+            self._stamp = _grown(self._stamp, self.capacity, 0)
+        return kernels.reach(parts, self._stamp, self._epoch)
 
     def nbytes(self) -> int:
         """Memory held by the arrays, bytes."""
@@ -136,41 +141,31 @@ class Level:
             self._chunk_of = _grown(self._chunk_of, capacity, -1)
         return np.concatenate([reused, fresh])
 
-    def _find_neighbors(self, coords: np.ndarray, chunk: np.ndarray) -> np.ndarray:
-        if kernels.available():
-            return kernels.neighbors(coords, chunk, self._chunk_neighbors, self._slots)
-        out = np.empty((len(coords), 27), np.int32)
-        for k, offset in enumerate(NEIGHBOR_OFFSETS):
-            place = (coords & (CHUNK - 1)) + offset
-            step = (place >> 4) + 1
-            there = self._chunk_neighbors[chunk, step[:, 0] * 9 + step[:, 1] * 3 + step[:, 2]]
-            out[:, k] = np.where(there >= 0, self._slots[there, _local_index(place)], -1)
-        return out
-
-    def _write_back(self, rows: np.ndarray, around: np.ndarray, value: np.ndarray) -> None:
-        """Tell the neighbours `around` [n, 27] of `rows` that these rows are now `value` [n]."""
-        n, k = np.nonzero(around >= 0)
-        self.neighbors[around[n, k], _OPPOSITE[k]] = value[n]
+    def _insert(self, coords: np.ndarray, chunk: np.ndarray) -> np.ndarray:
+        rows = self._take_rows(len(coords))
+        if not len(rows):
+            return rows
+        self.coords[rows] = coords
+        self.alive[rows] = True
+        self._chunk_of[rows] = chunk
+        self._chunk_size += np.bincount(chunk, minlength=len(self._chunk_size)).astype(np.int32)
+        kernels.insert(coords, chunk, rows, self._chunk_neighbors, self._slots, self.neighbors)
+        return rows
 
     # -- chunks
 
     def _find_chunks(self, keys: np.ndarray) -> np.ndarray:
-        if not len(self._sorted_keys):
-            return np.full(keys.shape, -1, np.int32)
         place = np.minimum(np.searchsorted(self._sorted_keys, keys), len(self._sorted_keys) - 1)
         return np.where(self._sorted_keys[place] == keys, self._sorted_chunks[place], -1).astype(np.int32)
 
-    def _ensure_chunks(self, chunk_coords: np.ndarray) -> np.ndarray:
-        keys = _chunk_keys(chunk_coords)
-        chunk = self._find_chunks(keys)
-        missing = chunk < 0
-        if missing.any():
-            new_keys, first = np.unique(keys[missing], return_index=True)
-            self._add_chunks(new_keys, chunk_coords[missing][first])
-            chunk = self._find_chunks(keys)
+    def _ensure_chunks(self, coords: np.ndarray) -> np.ndarray:
+        chunk, missing = kernels.find_chunks(coords, self._sorted_keys, self._sorted_chunks)
+        if len(missing):
+            self._add_chunks(np.unique(missing))
+            chunk, _ = kernels.find_chunks(coords, self._sorted_keys, self._sorted_chunks)
         return chunk
 
-    def _add_chunks(self, keys: np.ndarray, chunk_coords: np.ndarray) -> None:
+    def _add_chunks(self, keys: np.ndarray) -> None:
         free = np.flatnonzero(self._chunk_key < 0)[: len(keys)]
         fresh = len(keys) - len(free)
         if fresh:
@@ -183,7 +178,7 @@ class Level:
             free = np.concatenate([free, np.arange(start, start + fresh)])
         self._chunk_key[free] = keys
         self._sort_chunks()
-        around = self._find_chunks(_chunk_keys(chunk_coords[:, None, :] + NEIGHBOR_OFFSETS[None]))
+        around = self._find_chunks(_chunk_keys(_chunk_coords(keys)[:, None, :] + NEIGHBOR_OFFSETS[None]))
         self._chunk_neighbors[free] = around
         n, k = np.nonzero(around >= 0)
         self._chunk_neighbors[around[n, k], _OPPOSITE[k]] = free[n]

@@ -1,8 +1,8 @@
-"""A trained network as a list of layers, each `relu(conv(input) + bias + residual)` over one table."""
+"""A trained network as a list of layers, each `relu(conv(input) + bias + residual)` over one table, and heads per voxel."""
 
-__all__ = ["Layer", "Program", "compile_network"]
+__all__ = ["INPUT", "Head", "Layer", "Program", "compile_network"]
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ class Layer:
 
     name: str
     table: str
-    """`neighbors`, `children` (from the finer level), `up` (from the coarser level) or `self` (the voxel itself)."""
+    """`neighbors`, `children` (from the finer level) or `up` (from the coarser level)."""
     level: int
     """Level of the output rows."""
     source: int
@@ -37,19 +37,30 @@ class Layer:
 
     def run(self, x: Tensor, tables: LevelTables, residual: Tensor | None) -> Tensor:
         """All rows of the level: [M, Cin] -> [N, Cout]."""
-        if self.table == "self":
-            out = torch.addmm(self.bias, x, self.weight[0])
-            return out.relu_() if self.relu else out
-        table = getattr(tables, self.table)
-        return apply_conv(x, table, self.weight, self.bias, residual, self.relu)
+        return apply_conv(x, getattr(tables, self.table), self.weight, self.bias, residual, self.relu)
+
+
+@dataclass(frozen=True)
+class Head:
+    """A perceptron on the last layer's output of each voxel, ReLU between its layers."""
+
+    weights: list[Tensor]
+    """[Cin, Cout] each."""
+    biases: list[Tensor]
+
+    def run(self, x: Tensor) -> Tensor:
+        """[N, Cin] -> [N, Cout]."""
+        for i, (weight, bias) in enumerate(zip(self.weights, self.biases, strict=True)):
+            x = torch.addmm(bias, x.relu_() if i else x, weight)
+        return x
 
 
 @dataclass(frozen=True)
 class Program:
-    """Layers in the order they run, and which of them are the outputs."""
+    """Layers in the order they run, and the heads that read the last of them."""
 
     layers: list[Layer]
-    outputs: dict[str, int]
+    heads: dict[str, Head]
 
     @torch.inference_mode()
     def run(self, features: Tensor, tables: Tables) -> dict[str, Tensor]:
@@ -61,15 +72,19 @@ class Program:
             values[i] = layer.run(values[layer.source], tables.levels[layer.level], residual)
             for done in [k for k in values if last_use.get(k) == i]:
                 del values[done]
-        return {name: values[i] for name, i in self.outputs.items()}
+        return self.read_out(values[len(self.layers) - 1])
+
+    @torch.inference_mode()
+    def read_out(self, x: Tensor) -> dict[str, Tensor]:
+        """Outputs by name [N, ...] of the last layer's output [N, C]: class probabilities, embedding, offset."""
+        outputs = {name: head.run(x) for name, head in self.heads.items()}
+        return {**outputs, "semantic": torch.softmax(outputs["semantic"], 1)}
 
     def to(self, device: torch.device | str) -> "Program":
         """The same program with its weights on a device."""
-        moved = [
-            Layer(x.name, x.table, x.level, x.source, x.weight.to(device).contiguous(), x.bias.to(device), x.residual, x.relu)
-            for x in self.layers
-        ]
-        return Program(moved, self.outputs)
+        layers = [replace(x, weight=x.weight.to(device).contiguous(), bias=x.bias.to(device)) for x in self.layers]
+        heads = {k: Head([w.to(device) for w in h.weights], [b.to(device) for b in h.biases]) for k, h in self.heads.items()}
+        return Program(layers, heads)
 
 
 def compile_network(net: InstanceNet) -> Program:
@@ -98,12 +113,8 @@ def compile_network(net: InstanceNet) -> Program:
     for level in reversed(range(len(unet.up))):
         x = conv(f"up.{level}", "up", level, x, unet.up[level], residual=skips[level])
         x = residual_blocks(f"decoder.{level}", level, x, unet.decoder[level])
-    outputs = {}
+    heads = {}
     for name, head in net.heads.items():
-        hidden = x
-        for part, linear in enumerate((head[0], head[2])):
-            weight, bias = linear.weight.detach().t()[None].contiguous(), linear.bias.detach()
-            layers.append(Layer(f"{name}.{part}", "self", 0, hidden, weight, bias, None, relu=part == 0))
-            hidden = len(layers) - 1
-        outputs[name] = hidden
-    return Program(layers, outputs)
+        linear = (head[0], head[2])
+        heads[name] = Head([part.weight.detach().t().contiguous() for part in linear], [part.bias.detach() for part in linear])
+    return Program(layers, heads)

@@ -58,9 +58,9 @@ class _Touched:
         self.children: list[list[np.ndarray]] = [[] for _ in range(depth)]
 
 
-def _unique_alive(rows: list[list[np.ndarray]], alive: list[np.ndarray]) -> list[np.ndarray]:
-    unique = [np.unique(np.concatenate(parts)) if parts else np.zeros(0, np.int32) for parts in rows]
-    return [u[(u >= 0) & a[u]] if len(u) else u for u, a in zip(unique, alive, strict=True)]
+def _in_use(level: Level, parts: list[np.ndarray]) -> np.ndarray:
+    rows = level.reach(*((None, part) for part in parts))
+    return rows[level.alive[rows]]
 
 
 def _octant(coords: np.ndarray) -> np.ndarray:
@@ -103,23 +103,17 @@ class Pyramid:
         touched = _Touched(self.depth)
         removed = self._remove(removed_rows, touched)
         added = self._insert(new_coords, touched)
-        alive = [level.alive for level in self.levels]
-        return PyramidDelta(added, removed, _unique_alive(touched.tables, alive), _unique_alive(touched.children, alive))
+        retabled, rechilded = ([_in_use(*pair) for pair in zip(self.levels, parts, strict=True)] for parts in (touched.tables, touched.children))
+        return PyramidDelta(added, removed, retabled, rechilded)
 
     def _insert(self, coords: np.ndarray, touched: "_Touched") -> list[np.ndarray]:
         added = [self.levels[0].insert(coords)]
         for below in range(self.depth - 1):
             rows, fine, coarse = added[below], self.levels[below], self.levels[below + 1]
-            parents = fine.coords[rows] >> 1
-            unique, inverse = np.unique(parents, axis=0, return_inverse=True) if len(rows) else (parents, np.zeros(0, np.int64))
-            parent_rows = coarse.lookup(unique)
-            missing = parent_rows < 0
-            new = coarse.insert(unique[missing])
-            parent_rows[missing] = new
+            owner, new = coarse.ensure(fine.coords[rows] >> 1)
             added.append(new)
             self._fit(below)
             octant = _octant(fine.coords[rows])
-            owner = parent_rows[inverse.reshape(-1)]
             self.children[below][owner, octant] = rows
             self.up[below][rows, octant] = owner
             touched.children[below + 1].append(owner)

@@ -57,7 +57,7 @@ class FullPassRunner:
         features = torch.from_numpy(input_features(voxels.colors[:rows], voxels.coords[:rows], self.config, self.floor_z_m)).to(self.device)
         outputs = self.program.run(features, voxels.pyramid.tables().to(self.device))
         before, self.prediction = self.prediction, self._empty(voxels.capacity)
-        self.prediction.semantic[:rows] = torch.softmax(outputs["semantic"], 1).cpu().numpy()
+        self.prediction.semantic[:rows] = outputs["semantic"].cpu().numpy()
         self.prediction.embedding[:rows] = outputs["embedding"].cpu().numpy()
         self.prediction.offset[:rows] = outputs["offset"].cpu().numpy()
         return live[self._differs(before, live, delta)]
