@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from instseg_ros.labels import NUM_CLASSES
 from instseg_ros.mapping.voxel_map import MapDelta, VoxelMap
@@ -57,8 +56,8 @@ class IncrementalNetwork:
 
     def reset(self) -> None:
         """Forget all outputs; the next refresh computes the whole map."""
-        self._features = torch.zeros(0, input_width(self.config))
-        self._cache = [torch.zeros(0, layer.weight.shape[2]) for layer in self.program.layers]
+        self._features = np.zeros((0, input_width(self.config)), np.float32)
+        self._cache = [np.zeros((0, layer.weight.shape[2]), np.float32) for layer in self.program.layers]
         self._fresh = [np.zeros(0, np.uint8) for _ in self.config.channels]
         self._scale = [0.0] * len(self.program.layers)
         self._empty = True
@@ -80,7 +79,7 @@ class IncrementalNetwork:
         everything, self._empty = self._empty, False
         added = [level.live_rows() for level in pyramid.levels] if everything else delta.pyramid.added
         dirty = added[0] if everything else delta.dirty()
-        self._features[dirty] = torch.from_numpy(input_features(voxels.colors[dirty], voxels.coords[dirty], self.config, self.floor_z_m))
+        self._features[dirty] = input_features(voxels.colors[dirty], voxels.coords[dirty], self.config, self.floor_z_m)
         for fresh, rows in zip(self._fresh, added, strict=True):
             fresh[rows] = 1
         changed: dict[int, np.ndarray] = {INPUT: dirty}
@@ -92,15 +91,14 @@ class IncrementalNetwork:
         for fresh, rows in zip(self._fresh, added, strict=True):
             fresh[rows] = 0
         rows = np.sort(changed[len(self.program.layers) - 1])
-        outputs = self.program.read_out(self._cache[-1][torch.from_numpy(rows)])
+        outputs = self.program.read_out(torch.from_numpy(self._cache[-1][rows]))
         for name, values in outputs.items():
             getattr(self.prediction, name)[rows] = values.numpy()
         return rows
 
     def nbytes(self) -> int:
         """Memory held by the cached outputs, bytes."""
-        tensors = [self._features, *self._cache]
-        return sum(t.numel() * t.element_size() for t in tensors)
+        return sum(a.nbytes for a in (self._features, *self._cache))
 
     def _due(self, layer: Layer, pyramid: Pyramid, delta: MapDelta, changed: dict[int, np.ndarray]) -> np.ndarray:
         """Rows [n] int32 of the layer's level that can have changed."""
@@ -124,30 +122,38 @@ class IncrementalNetwork:
             source, self._table(layer, pyramid), due, self._weights[i], self._biases[i], residual, layer.relu, self._cache[i],
             self.tolerance * self._scale[i], self._fresh[layer.level])
         if self._scale[i] == 0.0 and len(due):  # of the first rows seen, so that a stopped wave does not depend on later ones
-            self._scale[i] = float(self._cache[i][torch.from_numpy(due)].abs().mean())
+            self._scale[i] = float(np.abs(self._cache[i][due]).mean())
         return due[moved]
 
     @staticmethod
-    def _table(layer: Layer, pyramid: Pyramid) -> Tensor:
+    def _table(layer: Layer, pyramid: Pyramid) -> np.ndarray:
         if layer.table == "neighbors":
-            return torch.from_numpy(pyramid.levels[layer.level].neighbors)
-        return torch.from_numpy(pyramid.children[layer.level - 1] if layer.table == "children" else pyramid.up[layer.level])
+            return pyramid.levels[layer.level].neighbors
+        return pyramid.children[layer.level - 1] if layer.table == "children" else pyramid.up[layer.level]
 
     def _fit(self, voxels: VoxelMap) -> None:
         """Let the caches grow with the map."""
-        sizes = [level.capacity for level in voxels.pyramid.levels]
-        self._features = _grown(self._features, sizes[0])
-        self._cache = [_grown(c, sizes[layer.level]) for c, layer in zip(self._cache, self.program.layers, strict=True)]
-        self._fresh = [_grown(torch.from_numpy(f), n).numpy() for f, n in zip(self._fresh, sizes, strict=True)]
+        sizes = [level.high_water for level in voxels.pyramid.levels]
+        _grow(self._features, sizes[0])
+        for cache, layer in zip(self._cache, self.program.layers, strict=True):
+            _grow(cache, sizes[layer.level])
+        for fresh, size in zip(self._fresh, sizes, strict=True):
+            _grow(fresh, size)
         p = self.prediction
-        if len(p.semantic) < sizes[0]:
-            self.prediction = Prediction(*(_grown(torch.from_numpy(a), sizes[0]).numpy() for a in (p.semantic, p.embedding, p.offset)))
+        if len(p.semantic) < voxels.capacity:
+            self.prediction = Prediction(*(_grown(a, voxels.capacity) for a in (p.semantic, p.embedding, p.offset)))
 
 
-def _grown(tensor: Tensor, rows: int) -> Tensor:
-    """The tensor with at least so many rows, the new ones zero."""
-    if len(tensor) >= rows:
-        return tensor
-    out = tensor.new_zeros(rows, *tensor.shape[1:])
-    out[: len(tensor)] = tensor
+def _grow(array: np.ndarray, rows: int) -> None:
+    """Give an array that nobody else looks at more rows, zero ones, in place.
+
+    Large arrays are moved by the system's page tables and not copied, so that growth costs what is new.
+    """
+    if len(array) < rows:
+        array.resize((max(rows, 1024, len(array) * 9 // 8), *array.shape[1:]), refcheck=False)
+
+
+def _grown(array: np.ndarray, rows: int) -> np.ndarray:
+    out = np.zeros((rows, *array.shape[1:]), array.dtype)
+    out[: len(array)] = array
     return out

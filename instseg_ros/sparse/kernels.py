@@ -85,21 +85,25 @@ def conv(
     Returns:
         [N, Cout] float32.
     """
-    rows, cout = len(table), weight.shape[2]
-    out = torch.empty((rows, cout), dtype=torch.float32)
-    if rows:
-        _conv(x.contiguous(), table.contiguous(), pad_channels(weight), bias, residual, relu, out, None, rows, 0.0, None, None)
+    taps, cin, cout = weight.shape
+    out = torch.empty((len(table), cout), dtype=torch.float32)
+    x, table, weight = x.contiguous(), table.contiguous(), pad_channels(weight)
+    bias = None if bias is None else pad_channels(bias)
+    residual = None if residual is None else residual.contiguous()
+    _loaded().instseg_conv(
+        x.data_ptr(), cin, table.data_ptr(), weight.data_ptr(), _pointer(bias), _pointer(residual), out.data_ptr(), None,
+        len(table), taps, cin, cout, weight.shape[2], int(relu), 0.0, None, None, _threads)
     return out
 
 
 def conv_update(
-    x: Tensor, table: Tensor, rows: np.ndarray, weight: Tensor, bias: Tensor, residual: Tensor | None, relu: bool,
-    out: Tensor, threshold: float, fresh: np.ndarray,
+    x: np.ndarray, table: np.ndarray, rows: np.ndarray, weight: Tensor, bias: Tensor, residual: np.ndarray | None, relu: bool,
+    out: np.ndarray, threshold: float, fresh: np.ndarray,
 ) -> np.ndarray:
     """The convolution at some rows of the table, written over earlier outputs where it differs from them.
 
     Args:
-        x: [M, Cin]; table: [N, K] int32; residual: [N, Cout] or None; out: [N, Cout], changed in place; all contiguous.
+        x: [M, Cin] float32; table: [N, K] int32; residual: [N, Cout] or None; out: [N, Cout], changed in place; all contiguous.
         rows: [n] int32, each once.
         weight: [K, Cin, padded Cout] and bias [padded Cout] from `pad_channels`.
         threshold: a row is replaced if one of its columns moves by more than this,
@@ -110,21 +114,12 @@ def conv_update(
     """
     moved = np.empty(len(rows), bool)
     if len(rows):
-        _conv(x, table, weight, bias, residual, relu, out, rows, len(rows), threshold, fresh, moved)
+        taps, cin, width = weight.shape
+        _loaded().instseg_conv(
+            x.ctypes.data, x.shape[1], table.ctypes.data, weight.data_ptr(), bias.data_ptr(), _address(residual),
+            out.ctypes.data, rows.ctypes.data, len(rows), taps, cin, out.shape[1], width, int(relu), threshold,
+            fresh.ctypes.data, moved.ctypes.data, _threads)
     return moved
-
-
-def _conv(
-    x: Tensor, table: Tensor, weight: Tensor, bias: Tensor | None, residual: Tensor | None, relu: bool, out: Tensor,
-    rows: np.ndarray | None, count: int, threshold: float, fresh: np.ndarray | None, moved: np.ndarray | None,
-) -> None:
-    taps, cin, width = weight.shape
-    bias = None if bias is None else pad_channels(bias)
-    residual = None if residual is None else residual.contiguous()
-    _loaded().instseg_conv(
-        x.data_ptr(), x.shape[1], table.data_ptr(), weight.data_ptr(), _pointer(bias), _pointer(residual), out.data_ptr(),
-        _address(rows), count, taps, cin, out.shape[1], width, int(relu), threshold, _address(fresh), _address(moved), _threads,
-    )
 
 
 def _pointer(x: Tensor | None) -> int | None:

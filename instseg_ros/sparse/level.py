@@ -134,7 +134,7 @@ class Level:
         fresh = np.arange(self._high, self._high + count - len(reused), dtype=np.int32)
         self._high += len(fresh)
         if self._high > self.capacity:
-            capacity = max(1024, self._high, self.capacity * 3 // 2)
+            capacity = max(1024, self._high * 9 // 8, self.capacity * 3 // 2)
             self.coords = _grown(self.coords, capacity, 0)
             self.neighbors = _grown(self.neighbors, capacity, -1)
             self.alive = _grown(self.alive, capacity, False)
