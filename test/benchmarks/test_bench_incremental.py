@@ -1,0 +1,38 @@
+"""The benchmark of the incremental network, on maps small enough for a test."""
+
+import numpy as np
+
+from instseg_ros.benchmarks.incremental import Bench, Building, cost_by_share, cost_by_size, cost_by_tolerance, exactness, plot, random_net
+
+
+def test_a_made_up_building_has_a_contiguous_patch():
+    building = Building.made_up(4000, 0.05)
+    assert building.patch.sum() == 200 and len(np.unique(building.coords, axis=0)) == 4000
+    inside = building.coords[building.patch][:, :2]
+    distance = np.abs(building.coords[:, :2] - np.median(building.coords[:, :2], axis=0)).max(1)
+    assert np.ptp(inside, axis=0).max() <= 2 * np.sort(distance)[199] + 1
+
+
+def test_a_change_is_taken_back_before_it_is_made_again():
+    bench = Bench(random_net(0, (8, 16)), Building.made_up(4000, 0.05), 0.0)
+    for kind in ("revealed", "recoloured"):
+        row = bench.measure(kind, 2)
+        assert row["voxels"] == 4000 and row["changed"] == 200
+        assert 0.0 < row["due_share"] < 1.0 and row["refresh_ms"] > 0.0
+
+
+def test_figures_and_plot(tmp_path):
+    net = random_net(1, (8, 16))
+    figures, rows = cost_by_share(net, 3000, [0.01, 0.5], 0.01, 1)
+    more, lines = cost_by_tolerance(net, 3000, [0.0, 0.05], 1)
+    sizes, by_size = cost_by_size(net, [2000, 3000], 0.01, 1)
+    assert {"speedup_1pct_cpu", "speedup_1pct_cpu_recoloured"} <= set(figures) and "speedup_1pct_cpu_exact" in more and sizes == {}
+    assert lines[0]["label_agreement"] == 1.0 and lines[0]["offset_error_m"] < 1e-5  # tolerance 0 is exact
+    assert all(line["voxels"] == size for line, size in zip(by_size, (2000, 3000), strict=True))
+    plot(tmp_path / "plot.png", rows + lines + by_size)
+    assert (tmp_path / "plot.png").stat().st_size > 5000
+
+
+def test_exact_on_random_histories():
+    figures, rows = exactness(8)
+    assert figures["exact_histories"] == 8 and figures["exact_max_rel_diff"] <= 1e-4 and len(rows) == 4
