@@ -2,7 +2,9 @@
 
 Layers have 32 to 32 and 64 to 64 channels and cached tables; the network is the shipped one, with tables built from nothing at
 every pass. Voxels are the surfaces of a made-up building, values are float32. Before anything is timed, the outputs of all are
-compared on one thread; then repetitions take turns, so that whatever else the machine does meets all of them alike.
+compared on one thread; then repetitions take turns, so that whatever else the machine does meets all of them alike. It all
+happens in a process of its own in which idle OpenMP threads sleep (OMP_WAIT_POLICY=passive, unless the variable is set): torch
+and spconv each bring an OpenMP of their own, and where both spin for work they take the cores from each other.
 """
 
 __all__ = ["CASES", "add_arguments", "compare", "figures_of", "plot", "prepare", "run"]
@@ -11,8 +13,10 @@ import argparse
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -61,19 +65,33 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], list[dict[str, Any]]]
     """Measure; returns the figures and rows of the report."""
     if min(args.sizes) < 1 or args.threads < 0 or args.rounds < 1:
         raise ConfigError("sizes and rounds must be at least 1, threads at least 0")
-    device = resolve_device(args.device)
-    peers, rows = _peers(["ours", *(name for name in args.peers if name != "ours")], device)
-    for size in sorted(args.sizes):
-        for case in args.cases:
-            calls = prepare(case, size, peers, args.seed, args.weights)
-            measured = compare(case, size, calls, args.threads or _cores(), args.rounds, args.seconds)
-            measured = [{**row, "version": peers[row["peer"]].version} for row in measured]
-            print("  ".join([f"{case} {size}", *(f"{row['peer']} {row['ms']:.1f} ms" for row in measured)]), flush=True)
-            rows += measured
+    setting = {"OMP_WAIT_POLICY": "passive", **os.environ}["OMP_WAIT_POLICY"]
+    names = ["ours", *(name for name in args.peers if name != "ours")]
+    threads = args.threads or _cores()
+    with _environment("OMP_WAIT_POLICY", setting), ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        sizes = sorted(args.sizes)
+        rows = pool.submit(
+            _measure, names, args.device, sizes, args.cases, args.seed, args.weights, threads, args.rounds, args.seconds).result()
     picture = args.plot or (args.json.with_suffix(".png") if args.json else None)
     if picture:
         plot(picture, rows)
-    return {"conv_device": device.type, "conv_threads": args.threads or _cores(), **figures_of(rows)}, rows
+    device = resolve_device(args.device).type
+    return {"conv_device": device, "conv_threads": threads, "conv_omp_wait_policy": setting, **figures_of(rows)}, rows
+
+
+def _measure(
+    names: Sequence[str], device: str, sizes: Sequence[int], cases: Sequence[str], seed: int, weights: str, threads: int,
+    rounds: int, seconds: float,
+) -> list[dict[str, Any]]:
+    """All rows of the report; it says how far it is."""
+    peers, rows = _peers(names, resolve_device(device))
+    for size in sizes:
+        for case in cases:
+            calls = prepare(case, size, peers, seed, weights)
+            measured = compare(case, size, calls, threads, rounds, seconds)
+            print("  ".join([f"{case} {size}", *(f"{row['peer']} {row['ms']:.1f} ms" for row in measured)]), flush=True)
+            rows += [{**row, "version": peers[row["peer"]].version} for row in measured]
+    return rows
 
 
 def _peers(names: Sequence[str], device: torch.device) -> tuple[dict[str, Peer], list[dict[str, Any]]]:
@@ -188,6 +206,20 @@ def _milliseconds(call: Call) -> float:
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    """An environment variable for the processes started within."""
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
 
 
 @contextmanager

@@ -101,7 +101,7 @@ class MinkowskiRunner:
             InputError: there is no voxel, or coordinates and features do not have as many rows.
         """
         if not len(coords) or len(coords) != len(features):
-            raise InputError(f"{len(coords)} voxels, {len(features)} rows of features: give a row for each voxel, and one at least")
+            raise InputError(f"{len(coords)} voxels, {len(features)} rows of features: give one per voxel, and one at least")
         first = minkowski_tensor(coords, features.to(self._device), self._depth)
         last = run_foreign(self._program, first, self._apply)
         return self._program.read_out(our_rows(last, first))
