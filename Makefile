@@ -1,4 +1,5 @@
 # make setup | build | test | lint | demo | clean      (README.md says what each needs)
+# make test-minkowski      builds MinkowskiEngine (a quarter of an hour) and holds our network against it (docs/benchmarks.md)
 PYTHON ?= python3
 export PYTHON TORCH TORCH_INDEX
 SHELL := /bin/bash
@@ -8,7 +9,7 @@ MESSAGES := $(wildcard msg/*.msg srv/*.srv)
 INSTALLED := $(shell find instseg_ros launch config scripts/bin -type f ! -name '*.pyc' ! -name '*.so' 2>/dev/null)
 RUN := . scripts/env.sh &&
 
-.PHONY: all setup build lint test demo clean
+.PHONY: all setup build lint test test-minkowski demo clean
 all: build
 
 setup: $(VENV)/.done-ros
@@ -37,6 +38,13 @@ test: build lint
 	@if [ "$$(cat .ros/mode)" = none ]; then echo "[instseg] no ROS 2 on this machine: tests that need it are skipped"; fi
 	@mkdir -p log; set -o pipefail; $(RUN) python -m pytest $(PYTEST_ARGS) 2>&1 | tee log/make_test.txt; status=$$?; \
 	grep -E '^=+ .*(passed|failed|error|skipped|no tests ran).* in .*=+$$' log/make_test.txt | tail -n 1; exit $$status
+
+# Not part of `test`: MinkowskiEngine is an optional peer whose last release is from 2021.
+test-minkowski: $(VENV)/.done-minkowski
+	@$(RUN) python -m pytest test/models/test_minkowski.py $(PYTEST_ARGS)
+$(VENV)/.done-minkowski: $(VENV)/.done-package scripts/minkowski.sh
+	scripts/minkowski.sh
+	@touch $@
 
 demo: build
 	@$(RUN) instseg demo $(DEMO_ARGS)

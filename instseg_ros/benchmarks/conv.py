@@ -70,8 +70,8 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], list[dict[str, Any]]]
     threads = args.threads or _cores()
     with _environment("OMP_WAIT_POLICY", setting), ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         sizes = sorted(args.sizes)
-        rows = pool.submit(
-            _measure, names, args.device, sizes, args.cases, args.seed, args.weights, threads, args.rounds, args.seconds).result()
+        work = (names, args.device, sizes, args.cases, args.seed, args.weights, threads, args.rounds, args.seconds)
+        rows = pool.submit(_measure, *work).result()
     picture = args.plot or (args.json.with_suffix(".png") if args.json else None)
     if picture:
         plot(picture, rows)
