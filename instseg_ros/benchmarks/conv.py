@@ -150,8 +150,8 @@ def compare(case: str, size: int, calls: Mapping[str, Call], threads: int, round
         seconds: no further round begins after this long, but three are made.
 
     Returns:
-        A row per call: median and least time in ms, rounds, and `rows_off`, the voxels whose output on this many threads is
-        not what it is on one.
+        A row per call: median and least time in ms, `cpu_ms` (median of the CPU time of all threads together, which other
+        programs disturb less), rounds, and `rows_off`, the voxels whose output on this many threads is not what it is on one.
 
     Raises:
         InstSegError: they do not give the same on one thread.
@@ -159,18 +159,21 @@ def compare(case: str, size: int, calls: Mapping[str, Call], threads: int, round
     with torch.inference_mode():
         off = _rows_off(case, size, calls, threads)
         with _threads(threads):
-            times: dict[str, list[float]] = {name: [] for name in calls}
+            times: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
             start = time.perf_counter()
             for i in range(rounds):
                 if i >= 3 and time.perf_counter() - start > seconds:
                     break
                 for name, call in calls.items():
                     times[name].append(_milliseconds(call))
-    return [
-        {"case": case, "voxels": size, "peer": name, "ms": float(np.median(ms)), "ms_min": min(ms), "rounds": len(ms),
-         "threads": threads, "rows_off": off[name]}
-        for name, ms in times.items()
-    ]
+    rows = []
+    for name, pairs in times.items():
+        ms, cpu_ms = np.transpose(pairs)
+        rows.append({
+            "case": case, "voxels": size, "peer": name, "ms": float(np.median(ms)), "ms_min": float(ms.min()),
+            "cpu_ms": float(np.median(cpu_ms)), "rounds": len(ms), "threads": threads, "rows_off": off[name],
+        })
+    return rows
 
 
 def _rows_off(case: str, size: int, calls: Mapping[str, Call], threads: int) -> dict[str, int]:
@@ -196,12 +199,13 @@ def _differing(got: Mapping[str, Tensor], want: Mapping[str, Tensor]) -> int:
     return int(off.sum())
 
 
-def _milliseconds(call: Call) -> float:
-    start = time.perf_counter()
+def _milliseconds(call: Call) -> tuple[float, float]:
+    """Time and CPU time of a call."""
+    start, cpu_start = time.perf_counter(), time.process_time()
     out = call()
     if next(iter(out.values())).is_cuda:
         torch.cuda.synchronize()
-    return (time.perf_counter() - start) * 1e3
+    return (time.perf_counter() - start) * 1e3, (time.process_time() - cpu_start) * 1e3
 
 
 def _cores() -> int:
@@ -237,15 +241,18 @@ def _threads(count: int) -> Iterator[None]:
 
 
 def figures_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Time of ours and its ratio to each peer's per case, at the size nearest to 67 k voxels."""
+    """Time of ours and its ratio to each peer's (of CPU time too) per case, at the size nearest to 67 k voxels."""
     measured = [row for row in rows if "missing" not in row]
     size = min({row["voxels"] for row in measured}, key=lambda n: abs(np.log(n / FIGURE_VOXELS)))
     figures: dict[str, Any] = {"conv_voxels": size}
     for case in CASES:
-        ms = {row["peer"]: row["ms"] for row in measured if row["case"] == case and row["voxels"] == size}
-        if ms:
-            figures[f"{case}_ms"] = ms["ours"]
-            figures.update({f"{case}_vs_{peer}": ms["ours"] / value for peer, value in ms.items() if peer != "ours"})
+        peers = {row["peer"]: row for row in measured if row["case"] == case and row["voxels"] == size}
+        ours = peers.pop("ours", None)
+        if ours:
+            figures[f"{case}_ms"] = ours["ms"]
+            for name, row in peers.items():
+                figures[f"{case}_vs_{name}"] = ours["ms"] / row["ms"]
+                figures[f"{case}_cpu_vs_{name}"] = ours["cpu_ms"] / row["cpu_ms"]
     figures["conv_missing"] = ", ".join(row["peer"] for row in rows if "missing" in row) or "nobody"
     return figures
 

@@ -59,7 +59,7 @@ def test_peers_compute_the_same_and_become_rows(case):
     assert [row["peer"] for row in rows] == list(peers) and {"ours", "torch"} <= set(peers)
     for row in rows:
         assert row["case"] == case and row["voxels"] == 700 and row["rounds"] == 2 and row["rows_off"] == 0
-        assert 0 < row["ms_min"] <= row["ms"] and isinstance(peers[row["peer"]].version, str)
+        assert 0 < row["ms_min"] <= row["ms"] and row["cpu_ms"] > 0 and isinstance(peers[row["peer"]].version, str)
 
 
 def test_unequal_work_is_not_timed():
@@ -86,7 +86,7 @@ def test_repetitions_take_turns_and_end_in_time():
 
 def test_figures_are_ratios_at_the_size_nearest_to_67_k():
     def row(case, voxels, peer, ms):
-        return {"case": case, "voxels": voxels, "peer": peer, "ms": ms}
+        return {"case": case, "voxels": voxels, "peer": peer, "ms": ms, "cpu_ms": 2 * ms if peer == "ours" else ms}
 
     rows = [
         {"peer": "minkowski", "missing": "not installed"},
@@ -94,7 +94,7 @@ def test_figures_are_ratios_at_the_size_nearest_to_67_k():
         row("conv32", 70_000, "ours", 3.0), row("conv32", 70_000, "spconv", 6.0), row("unet", 70_000, "ours", 5.0),
     ]
     assert conv.figures_of(rows) == {
-        "conv_voxels": 70_000, "conv32_ms": 3.0, "conv32_vs_spconv": 0.5, "unet_ms": 5.0, "conv_missing": "minkowski"}
+        "conv_voxels": 70_000, "conv32_ms": 3.0, "conv32_vs_spconv": 0.5, "conv32_cpu_vs_spconv": 1.0, "unet_ms": 5.0, "conv_missing": "minkowski"}
 
 
 def test_missing_peers_are_named(monkeypatch, capsys):
