@@ -94,7 +94,8 @@ def test_figures_are_ratios_at_the_size_nearest_to_67_k():
         row("conv32", 70_000, "ours", 3.0), row("conv32", 70_000, "spconv", 6.0), row("unet", 70_000, "ours", 5.0),
     ]
     assert conv.figures_of(rows) == {
-        "conv_voxels": 70_000, "conv32_ms": 3.0, "conv32_vs_spconv": 0.5, "conv32_cpu_vs_spconv": 1.0, "unet_ms": 5.0, "conv_missing": "minkowski"}
+        "conv_voxels": 70_000, "conv32_ms": 3.0, "conv32_vs_spconv": 0.5, "conv32_cpu_vs_spconv": 1.0, "unet_ms": 5.0,
+        "conv_missing": "minkowski"}
 
 
 def test_missing_peers_are_named(monkeypatch, capsys):
