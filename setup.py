@@ -43,8 +43,8 @@ setup(
         "rosbags>=0.10",
     ],
     extras_require={
-        "cuda12": ["cupy-cuda12x", "triton"],
-        "cuda13": ["cupy-cuda13x", "triton"],
+        "cuda12": ["cupy-cuda12x", "triton>=3.2"],
+        "cuda13": ["cupy-cuda13x", "triton>=3.2"],
         "rerun": ["rerun-sdk"],
         "train": ["tensorboard"],
         "dev": ["pytest<8.4", "hypothesis", "ruff", "mypy", "tensorboard", "types-PyYAML", "types-tqdm"],

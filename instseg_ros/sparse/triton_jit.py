@@ -104,7 +104,8 @@ def weight_grad_program(
 
     first = split * rows_per_split
     total = tl.zeros((BLOCK_I, BLOCK_O), tl.float32)
-    for step in range(0, rows_per_split, BLOCK_R):
+    step = 0
+    while step < rows_per_split:  # not a range, which some releases of the interpreter take no argument for
         row = first + step + tl.arange(0, BLOCK_R)
         source = tl.load(table + row * TAPS + tap, mask=row < n, other=-1).to(tl.int64)
         if tl.max(source, 0) >= 0:
@@ -114,6 +115,7 @@ def weight_grad_program(
             if WIDEN:
                 a, b = a.to(tl.float32), b.to(tl.float32)
             total = tl.dot(tl.trans(a), b, total, input_precision=PRECISION)
+        step += BLOCK_R
 
     at = ((split * TAPS + tap) * CIN + channels)[:, None] * COUT + columns[None, :]
     tl.store(partial + at, total, mask=in_depth[:, None] & in_width[None, :])

@@ -7,6 +7,7 @@ tensors, slowly: that is how they are tested without a GPU.
 __all__ = ["DTYPES", "Tiles", "available", "conv", "conv_tiles", "installed", "interpreted", "update", "weight_grad"]
 
 import functools
+import importlib.metadata
 import importlib.util
 import os
 from types import ModuleType
@@ -51,12 +52,18 @@ def interpreted() -> bool:
 
 @functools.lru_cache(maxsize=1)
 def installed() -> bool:
-    """Whether Triton can be imported (it is not, here)."""
-    return importlib.util.find_spec("triton") is not None
+    """Whether there is a Triton to import (it is not imported here) that is recent enough, 3.2 or later."""
+    if importlib.util.find_spec("triton") is None:
+        return False
+    try:
+        major, minor = importlib.metadata.version("triton").split(".")[:2]
+    except importlib.metadata.PackageNotFoundError:  # some builds have another name, pytorch-triton or triton-windows
+        return True
+    return (int(major), int(minor)) >= (3, 2)
 
 
 def _programs() -> ModuleType:
-    require("triton", "run sparse convolutions on the GPU", "pip install triton (it comes with a CUDA build of torch)")
+    require("triton", "run sparse convolutions on the GPU", "pip install 'triton>=3.2' (it comes with a CUDA build of torch)")
     from instseg_ros.sparse import triton_jit
 
     return triton_jit

@@ -1,5 +1,7 @@
 """The Triton kernels without a GPU: run by Triton's interpreter, and compiled for real cards. With one: on larger sizes."""
 
+import importlib.metadata
+import importlib.util
 import os
 import re
 import subprocess
@@ -51,6 +53,13 @@ def test_without_triton_the_torch_path_does_the_work(monkeypatch):
         assert apply_conv(torch.tensor([[1.0], [2.0]]), table, weight).tolist() == [[1.0], [3.0]]
 
 
+@pytest.mark.parametrize(("version", "usable"), [("3.0.0", False), ("3.2.0", True), ("3.10.1+git1234", True), ("4.0", True)])
+def test_a_triton_too_old_is_not_used(version, usable, monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: version)
+    assert triton_kernels.installed.__wrapped__() == usable
+
+
 def test_a_missing_triton_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "triton", None)
     with pytest.raises(MissingDependencyError, match="pip install"), only_path("triton"):
@@ -69,7 +78,7 @@ def test_a_forced_path_is_left_again():
 
 def compiled(program, tensors: dict[str, str], constants: dict[str, object], arch: int, warps: int):
     """A Triton program for a card of the given compute capability; this machine needs none."""
-    import triton
+    triton = pytest.importorskip("triton", minversion="3.4", reason="this release of Triton is given its source otherwise")
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
