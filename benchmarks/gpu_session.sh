@@ -1,23 +1,40 @@
 #!/usr/bin/env bash
 # What has to be seen on a machine with an NVIDIA GPU:  bash benchmarks/gpu_session.sh OUT
-# PYTHON names an interpreter with torch (CUDA) and the package's dependencies; ROS is not needed. Takes about five minutes.
+# PYTHON names an interpreter with torch (CUDA), Triton and the package's dependencies; ROS is not needed. Some twenty minutes.
+# DEVICE=cpu runs the same on a few voxels and steps, the kernels under Triton's interpreter: does the script hold together?
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=$(mkdir -p "${1:-out/gpu}" && cd "${1:-out/gpu}" && pwd)
 PYTHON=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
+DEVICE=${DEVICE:-cuda}
+export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
 exec > >(tee "$out/log.txt") 2>&1
 
-"$PYTHON" -c 'import torch; assert torch.cuda.is_available(), "torch sees no GPU: install a CUDA build of it (docs/gpu.md)"'
-"$PYTHON" setup.py -q build_ext --inplace
+if [ "$DEVICE" = cuda ]; then
+    "$PYTHON" -c 'import torch; assert torch.cuda.is_available(), "torch sees no GPU: install a CUDA build of it (docs/gpu.md)"'
+    "$PYTHON" -c 'from instseg_ros.sparse import triton_kernels as t; assert t.available(), "Triton >= 3.2 is missing (docs/gpu.md)"'
+    "$PYTHON" setup.py -q build_ext --inplace
+    kernels=() steps=200 interpret=0
+else
+    kernels=(--sizes 60 --sweep-size 60 --rounds 1 --channels 8 12) steps=2 interpret=1
+fi
+
+echo "== Triton kernels: tests"
+if "$PYTHON" -c 'import pytest' 2> /dev/null; then
+    "$PYTHON" -m pytest -q -p no:cacheprovider test/sparse/test_triton_kernels.py
+else
+    echo "pytest is not installed: the benchmark below still compares every kernel to torch"
+fi
 
 echo "== network on CPU and GPU"
-"$PYTHON" - "$out/gpu.json" <<'PY'
+"$PYTHON" - "$out/gpu.json" "$DEVICE" <<'PY'
 import sys
 import time
 
 import numpy as np
 import torch
 
+from instseg_ros.benchmarks.surfaces import surface_voxels
 from instseg_ros.config import ModelConfig
 from instseg_ros.mapping.update import MapUpdate
 from instseg_ros.mapping.voxel_map import VoxelMap
@@ -25,36 +42,38 @@ from instseg_ros.models.network import InstanceNet
 from instseg_ros.report import write_report
 from instseg_ros.sparse.runner import FullPassRunner
 
-# A room of 6 x 5 x 2.6 m: floor, walls and boxes, in 5 cm voxels.
-i, j, k = np.meshgrid(np.arange(120), np.arange(100), np.arange(52), indexing="ij")
-surface = (k == 0) | (i == 0) | (j == 0) | (i == 119) | ((i % 30 > 12) & (j % 25 > 9) & (k < 16) & ((k == 15) | (i % 30 == 13) | (j % 25 == 10)))
-coords = np.stack([i[surface], j[surface], k[surface]], 1).astype(np.int32)
-rng = np.random.default_rng(0)
-update = MapUpdate(coords, rng.integers(0, 256, (len(coords), 3)).astype(np.uint8), np.ones(len(coords), np.float32), 0.05, full=True)
+path, device = sys.argv[1:]
+coords, colors = surface_voxels(20_000 if device == "cuda" else 2_000, seed=0)
+update = MapUpdate(coords, colors, np.ones(len(coords), np.float32), 0.05, full=True)
 torch.manual_seed(0)
 net = InstanceNet(ModelConfig()).eval()
-figures, outputs = {"voxels": len(coords)}, {}
-for device in ("cpu", "cuda"):
+figures, outputs = {"voxels": len(coords)}, []
+for where in ("cpu", device):
     voxels = VoxelMap(0.05, depth=len(net.config.channels))
     delta = voxels.apply(update)
-    runner, times = FullPassRunner(net, device), []
+    runner, times = FullPassRunner(net, where), []
     for _ in range(6):
         start = time.perf_counter()
         runner.refresh(voxels, delta)
         times.append((time.perf_counter() - start) * 1e3)
-    figures[f"full_pass_ms_{device}"] = round(float(np.median(times[1:])), 2)
-    outputs[device] = {name: getattr(runner.prediction, name)[voxels.live_slots()].copy() for name in ("semantic", "embedding", "offset")}
-for name, values in outputs["cpu"].items():
-    figures[f"max_difference_{name}"] = float(np.abs(values - outputs["cuda"][name]).max())
+    figures[f"full_pass_ms_{where}"] = round(float(np.median(times[1:])), 2)
+    outputs.append({name: getattr(runner.prediction, name)[voxels.live_slots()].copy() for name in ("semantic", "embedding", "offset")})
+for name, values in outputs[0].items():
+    figures[f"max_difference_{name}"] = float(np.abs(values - outputs[1][name]).max())
     assert figures[f"max_difference_{name}"] < 1e-2, f"CPU and GPU disagree in {name}: {figures}"
-write_report(sys.argv[1], figures)
+write_report(path, figures)
 print(figures)
 PY
 
 echo "== training in mixed precision"
 data=$(mktemp -d)
 trap 'rm -rf "$data"' EXIT
-"$PYTHON" -m instseg_ros.cli simulate rooms --count 8 --split train --jobs 4 --out "$data"
-"$PYTHON" -m instseg_ros.cli simulate rooms --count 2 --split validation --jobs 2 --out "$data"
-"$PYTHON" -m instseg_ros.cli train rooms --data "$data" --out "$data/run" --device cuda --steps 200 --validate-every 100 --checkpoint-every 100
+count=$([ "$DEVICE" = cuda ] && echo 8 || echo 1)
+"$PYTHON" -m instseg_ros.cli simulate rooms --count "$count" --split train --jobs 4 --out "$data"
+"$PYTHON" -m instseg_ros.cli simulate rooms --count 1 --split validation --jobs 2 --out "$data"
+"$PYTHON" -m instseg_ros.cli train rooms --data "$data" --out "$data/run" --device "$DEVICE" --steps "$steps" \
+    --validate-every "$((steps / 2))" --checkpoint-every "$((steps / 2))"
+
+echo "== Triton kernels: times against torch, and tiles"
+TRITON_INTERPRET=$interpret "$PYTHON" benchmarks/gpu_kernels.py "$out/gpu_kernels.json" --device "$DEVICE" "${kernels[@]}"
 echo "== done: $out"
