@@ -1,23 +1,45 @@
 """Who goes on as whom: counting shared voxels and assigning old things to new ones."""
 
-__all__ = ["assign", "main_owner", "tally"]
+__all__ = ["assign", "main_owner", "replacements", "tally"]
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from instseg_ros.mapping.update import coord_keys
+
+_STEPS = np.array(sorted(np.ndindex(3, 3, 3), key=lambda s: sum((v - 1) ** 2 for v in s))[1:], np.int32) - 1
+"""To the 26 voxels around one, the nearest first."""
+
 _MOSTLY = 0.5
 """Share of voxels from which on something is said to be made of another."""
 
 
-def tally(ids: list[np.ndarray]) -> dict[tuple[int, int], int]:
-    """How often id i (not 0) stands in array k: {(i, k): count}."""
-    count = len(ids)
-    column = np.repeat(np.arange(count), [len(a) for a in ids])
-    flat = np.concatenate(ids).astype(np.int64)
-    keys, numbers = np.unique(flat * count + column, return_counts=True)
-    return {(int(key) // count, int(key) % count): int(n) for key, n in zip(keys, numbers, strict=True) if key >= count}
+def tally(ids: np.ndarray, columns: np.ndarray, weights: np.ndarray | None = None) -> dict[tuple[int, int], float]:
+    """How often id i (not 0) stands with column k, or the sum of the weights there: {(i, k): number}."""
+    some = ids > 0
+    count = int(columns.max(initial=0)) + 1
+    keys, where = np.unique(ids[some].astype(np.int64) * count + columns[some], return_inverse=True)
+    numbers = np.bincount(where, None if weights is None else weights[some])
+    return {(int(key) // count, int(key) % count): n for key, n in zip(keys, numbers.tolist(), strict=True)}
+
+
+def replacements(removed: np.ndarray, added_slots: np.ndarray, added: np.ndarray) -> np.ndarray:
+    """For every removed voxel [R, 3] the slot of the nearest added one (among the 26 around it), -1 where there is none."""
+    heirs = np.full(len(removed), -1, np.int64)
+    if not len(removed) or not len(added):
+        return heirs
+    keys = coord_keys(added)
+    order = np.argsort(keys)
+    keys = keys[order]
+    for step in _STEPS:
+        left = np.flatnonzero(heirs < 0)
+        wanted = coord_keys(removed[left] + step)
+        at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+        hit = keys[at] == wanted
+        heirs[left[hit]] = added_slots[order[at[hit]]]
+    return heirs
 
 
 def assign(pairs: list[tuple[int, int, float]], rows: int, columns: int) -> list[tuple[int, int]]:

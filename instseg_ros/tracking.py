@@ -3,7 +3,7 @@
 __all__ = ["Instance", "InstanceTracker", "TrackEvent"]
 
 from collections import deque
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Literal, Protocol
 
 import numpy as np
@@ -12,7 +12,8 @@ from instseg_ros.config import TrackingConfig
 from instseg_ros.errors import DataError
 from instseg_ros.grouping.segmentation import Segment, Segmentation
 from instseg_ros.mapping.update import coord_keys, voxel_centers
-from instseg_ros.matching import assign, main_owner, tally
+from instseg_ros.matching import assign, main_owner, replacements, tally
+from instseg_ros.voxel_history import VoxelHistory
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,13 @@ class _Dormant:
 
     instance: Instance
     slots: np.ndarray
+    """Of the voxels it had, those that still exist or whose place was taken by one beside them."""
     deadline: int
     merged_into: int
+
+
+_SETTLED = 2
+"""A voxel that was part of an instance for so many updates gives it the full vote of a home."""
 
 
 class Map(Protocol):
@@ -72,10 +78,16 @@ class Delta(Protocol):
     def added(self) -> np.ndarray: ...
     @property
     def removed(self) -> np.ndarray: ...
+    @property
+    def removed_coords(self) -> np.ndarray: ...
 
 
 class InstanceTracker:
     """Gives segments ids that stay with their objects.
+
+    Every voxel of a segment votes for the instance that it is part of, for those asleep that it was part of, and for the one
+    that it was part of for the longest time, its home. So an id stays with the object it began on when segments join and come
+    apart. Where fusion moves a surface by a voxel, the new voxel takes over the votes of the one that it replaces.
 
     Only instances whose segments changed are looked at. An instance that loses its segment, or is absorbed by another, is
     remembered for `retire_after` updates with the voxels it had; a segment that appears on them takes the old id. Ids are never
@@ -91,11 +103,8 @@ class InstanceTracker:
 
     def reset(self) -> None:
         """Forget everything; ids start at 1 again."""
-        self.instance_of = np.zeros(0, np.uint32)
-        """[capacity] instance id per slot, 0 = none."""
+        self._history = VoxelHistory()
         self.instances: dict[int, Instance] = {}
-        self.last_owner = np.zeros(0, np.uint32)
-        """[capacity] the dormant instance that last vanished from a slot, 0 = none."""
         self._dormant: dict[int, _Dormant] = {}
         self._deadlines: deque[tuple[int, int]] = deque()
         self._slots: dict[int, np.ndarray] = {}
@@ -104,6 +113,11 @@ class InstanceTracker:
         self._updates = 0
         self._bound = True  # false after loading: which segment an instance is made of is not known then
 
+    @property
+    def instance_of(self) -> np.ndarray:
+        """[capacity] uint32 instance id per slot, 0 = none."""
+        return self._history.instance_of
+
     def associate(self, segmentation: Segmentation, voxel_map: Map, stamp_ns: int, delta: Delta) -> list[TrackEvent]:
         """Match the segments that changed to the instances they were made of.
 
@@ -111,21 +125,32 @@ class InstanceTracker:
             segmentation: the segments after the update.
             voxel_map: the map after the update.
             stamp_ns: time of the update.
-            delta: what the update did to the map; slots removed or added hold other voxels now and lose their ids first.
+            delta: what the update did to the map; slots removed or added hold other voxels now.
 
         Returns:
             Events, first of the changed segments in the order of their first voxel, then of instances that lost theirs.
         """
         self._updates += 1
-        self._fit(len(voxel_map.coords))
-        for slots in (delta.removed, delta.added):
-            self.instance_of[slots] = 0
-            self.last_owner[slots] = 0
+        self._history.fit(len(voxel_map.coords))
         segment_ids, old_ids = self._involved(segmentation, voxel_map)
         segments = [segmentation.segments[s] for s in segment_ids]
-        before = [self.instance_of[s.slots] for s in segments]
-        owners = self._match(segments, before, old_ids)
-        return self._apply(segment_ids, segments, before, owners, old_ids, voxel_map, stamp_ns) + self._expire()
+        self._replace_voxels(voxel_map, delta)
+        fresh = np.zeros(len(self.instance_of), bool)
+        fresh[delta.added] = True
+        owners = self._match(segments, old_ids)
+        return self._apply(segment_ids, segments, fresh, owners, old_ids, voxel_map, stamp_ns) + self._expire()
+
+    def _replace_voxels(self, voxel_map: Map, delta: Delta) -> None:
+        """Hand what is known of removed voxels to the added ones that replace them."""
+        heirs = replacements(delta.removed_coords, delta.added, voxel_map.coords[delta.added])
+        taken = self._history.replace(delta.removed, delta.added, heirs)
+        for i in np.unique(self.instance_of[taken]).tolist():
+            if i:
+                self._slots[i] = np.union1d(self._slots[i], taken[self.instance_of[taken] == i])
+        if len(delta.removed):
+            order = np.argsort(delta.removed)
+            removed, heirs = delta.removed[order], heirs[order]
+            self._dormant = {i: replace(d, slots=_moved(d.slots, removed, heirs)) for i, d in self._dormant.items()}
 
     def _involved(self, segmentation: Segmentation, voxel_map: Map) -> tuple[list[int], list[int]]:
         """Changed segments in the order of their first voxel, and the instances (ascending) that may lose or change theirs."""
@@ -141,16 +166,23 @@ class InstanceTracker:
             ids = [ids[k] for k in np.argsort(coord_keys(voxel_map.coords[first]))]
         return ids, sorted(old)
 
-    def _match(self, segments: list[Segment], before: list[np.ndarray], old_ids: list[int]) -> list[int]:
-        """The id of an instance for every segment, 0 for those that nobody claims: the assignment of greatest total IoU."""
+    def _match(self, segments: list[Segment], old_ids: list[int]) -> list[int]:
+        """The id of an instance for every segment, 0 for those that nobody claims: the assignment of most votes."""
         if not segments:
             return []
-        shared = tally(before)
-        sizes = {i: int(np.count_nonzero(self.instance_of[self._slots[i]] == i)) for i in old_ids}
-        for key, count in tally([self.last_owner[s.slots] for s in segments]).items():
-            if key[0] in self._dormant:
-                shared[key] = count
-                sizes[key[0]] = self._dormant[key[0]].instance.voxels
+        slots = np.concatenate([s.slots for s in segments])
+        column = np.repeat(np.arange(len(segments)), [len(s.slots) for s in segments])
+        shared = tally(self.instance_of[slots], column)
+        sizes = {i: len(self._alive(i)) for i in old_ids}
+        segment_of = np.full(len(self.instance_of), -1, np.int32)
+        segment_of[slots] = column
+        for i, dormant in self._dormant.items():
+            at = segment_of[dormant.slots]
+            for k, n in zip(*np.unique(at[at >= 0], return_counts=True), strict=True):
+                shared[i, int(k)] = int(n)
+                sizes[i] = len(dormant.slots)
+        home, tenure = self._history.longest(slots, self._updates, self._exists)
+        loyal = tally(home, column, np.minimum(tenure / _SETTLED, 1.0))
         ids = sorted(sizes)
         row_of = {i: r for r, i in enumerate(ids)}
         pairs = []
@@ -158,41 +190,60 @@ class InstanceTracker:
             size, other = sizes[i], len(segments[k].slots)
             iou, contained = count / (size + other - count), count / min(size, other)
             if iou >= self.config.min_overlap or contained >= self.config.min_contained:
+                votes = count + loyal.get((i, k), 0.0)
                 # A living instance wins a tie
-                pairs.append((row_of[i], k, iou if i in self.instances else iou * (1.0 - 1e-9)))
+                pairs.append((row_of[i], k, votes if i in self.instances else votes * (1.0 - 1e-9)))
         owners = [0] * len(segments)
         for r, k in assign(pairs, len(ids), len(segments)):
             owners[k] = ids[r]
         return owners
 
+    def _exists(self, i: int) -> bool:
+        """Is there an instance of this id, awake or asleep?"""
+        return i in self.instances or i in self._dormant
+
+    def _alive(self, i: int) -> np.ndarray:
+        """Slots of an instance whose voxels still exist or were replaced."""
+        slots = self._slots[i]
+        return slots[self.instance_of[slots] == i]
+
+    def _label(self, slots: np.ndarray, i: int) -> None:
+        self._history.label(slots, i, self._updates, self._exists)
+
     def _apply(
-        self, segment_ids: list[int], segments: list[Segment], before: list[np.ndarray], owners: list[int], old_ids: list[int],
+        self, segment_ids: list[int], segments: list[Segment], fresh: np.ndarray, owners: list[int], old_ids: list[int],
         voxel_map: Map, stamp_ns: int,
     ) -> list[TrackEvent]:
-        """Write the new ids and say what changed."""
+        """Write the new ids and say what changed; `fresh` [capacity] marks the slots of new voxels."""
         events: list[TrackEvent] = []
-        old_slots = {i: self._slots[i] for i in old_ids}
-        lost = {i: slots[self.instance_of[slots] == i] for i, slots in old_slots.items()}  # of voxels that still exist
+        before = [self.instance_of[s.slots] for s in segments]
+        lost = {i: self._alive(i) for i in old_ids}
+        kept = np.zeros(len(self.instance_of), bool)
+        for segment in segments:
+            kept[segment.slots] = True
         for slots in lost.values():
-            self.instance_of[slots] = 0
+            self._label(slots[~kept[slots]], 0)
         for s, segment, previous, owner in zip(segment_ids, segments, before, owners, strict=True):
-            event = self._event(segment, previous, owner)
+            event = self._event(segment, previous, owner, bool(fresh[segment.slots].any()))
             i = event.id if event else owner
             if event:
                 events.append(event)
                 self._enter(i, segment, voxel_map, stamp_ns)
             self._id_of_segment[s] = i
             self._slots[i] = segment.slots
-            self.instance_of[segment.slots] = i
+            self._label(segment.slots, i)
         for i in sorted(set(old_ids) - set(owners)):
             events += self._lose(i, lost[i])
         return events
 
-    def _event(self, segment: Segment, previous: np.ndarray, owner: int) -> TrackEvent | None:
-        """What a segment means for the instance `owner` (0 = a new one); None if nothing changed. Deals out new ids."""
+    def _event(self, segment: Segment, previous: np.ndarray, owner: int, fresh: bool) -> TrackEvent | None:
+        """What a segment means for the instance `owner` (0 = a new one); None if nothing changed. Deals out new ids.
+
+        `previous` are the instances of its voxels before, `fresh` is whether some of these are new.
+        """
         if owner in self.instances:
             known = self.instances[owner]
-            same_voxels = len(previous) == known.voxels and bool((previous == owner).all())
+            same_voxels = not fresh and len(previous) == known.voxels and bool((previous == owner).all())
             if same_voxels and (segment.class_index, segment.score) == (known.class_index, known.score):
                 return None
             return TrackEvent("updated", owner, 0, segment.class_index)
@@ -210,7 +261,7 @@ class InstanceTracker:
         coords = voxel_map.coords[segment.slots]
         known = self.instances.get(i)
         if known is None and i in self._dormant:
-            known = self._wake(i).instance
+            known = self._dormant.pop(i).instance
         size = voxel_map.voxel_size_m
         self.instances[i] = Instance(
             i, segment.class_index, segment.score, len(coords),
@@ -227,18 +278,13 @@ class InstanceTracker:
         del self._slots[i]
         if not len(slots):
             return [TrackEvent("retired", i, 0, instance.class_index)]
-        into = main_owner(self.instance_of[slots], len(slots))
-        self.last_owner[slots] = i
+        own = slots[self._history.home[slots] == i]  # without what it had absorbed, if that has come apart
+        heart = own if len(own) else slots
+        into = main_owner(self.instance_of[heart], len(heart))
         deadline = self._updates + self.config.retire_after
         self._dormant[i] = _Dormant(instance, slots, deadline, into)
         self._deadlines.append((deadline, i))
         return [TrackEvent("merged", i, into, instance.class_index)] if into else []
-
-    def _wake(self, i: int) -> _Dormant:
-        """Take an instance, and what it remembers of its voxels, out of the dormant ones."""
-        dormant = self._dormant.pop(i)
-        self.last_owner[dormant.slots[self.last_owner[dormant.slots] == i]] = 0
-        return dormant
 
     def _expire(self) -> list[TrackEvent]:
         """Retire the instances that were asleep for too long; a merged one has been announced already."""
@@ -247,28 +293,23 @@ class InstanceTracker:
             deadline, i = self._deadlines.popleft()
             dormant = self._dormant.get(i)
             if dormant is not None and dormant.deadline == deadline:
-                self._wake(i)
+                del self._dormant[i]
                 if not dormant.merged_into:
                     events.append(TrackEvent("retired", i, 0, dormant.instance.class_index))
         return events
-
-    def _fit(self, capacity: int) -> None:
-        more = capacity - len(self.instance_of)
-        if more > 0:
-            self.instance_of = np.concatenate([self.instance_of, np.zeros(more, np.uint32)])
-            self.last_owner = np.concatenate([self.last_owner, np.zeros(more, np.uint32)])
 
     def state(self) -> dict[str, np.ndarray]:
         """Everything that ids depend on, as plain arrays (per slot of the map it was used with)."""
         asleep = [self._dormant[i] for i in sorted(self._dormant)]
         return {
-            "instance_of": self.instance_of.copy(),
-            "last_owner": self.last_owner.copy(),
+            **self._history.state(),
             "counters": np.array([self._next_id, self._updates], np.int64),
             **_pack("live", [self.instances[i] for i in sorted(self.instances)]),
             **_pack("dormant", [d.instance for d in asleep]),
             "dormant.deadline": np.array([d.deadline for d in asleep], np.int64),
             "dormant.merged_into": np.array([d.merged_into for d in asleep], np.int64),
+            "dormant.remembered": np.array([len(d.slots) for d in asleep], np.int64),
+            "dormant.slots": np.concatenate([np.zeros(0, np.int32), *(d.slots for d in asleep)]).astype(np.int32),
         }
 
     @classmethod
@@ -282,27 +323,36 @@ class InstanceTracker:
         """
         tracker = cls(config)
         try:
-            tracker.instance_of = state["instance_of"].astype(np.uint32)
-            tracker.last_owner = state["last_owner"].astype(np.uint32)
+            tracker._history = VoxelHistory.from_state(state)
             tracker._next_id, tracker._updates = (int(v) for v in state["counters"])
             tracker.instances = {i.id: i for i in _unpack("live", state)}
-            asleep = zip(_unpack("dormant", state), state["dormant.deadline"], state["dormant.merged_into"], strict=True)
-            memory, none = _slots_by_id(tracker.last_owner), np.zeros(0, np.int32)
-            tracker._dormant = {
-                i.id: _Dormant(i, memory.get(i.id, none), int(deadline), int(into)) for i, deadline, into in asleep
-            }
+            memory = np.split(state["dormant.slots"].astype(np.int32), np.cumsum(state["dormant.remembered"]))[:-1]
+            asleep = zip(
+                _unpack("dormant", state), memory, state["dormant.deadline"], state["dormant.merged_into"], strict=True
+            )
+            tracker._dormant = {i.id: _Dormant(i, slots, int(deadline), int(into)) for i, slots, deadline, into in asleep}
         except (KeyError, ValueError) as error:
             raise DataError(f"the saved ids are damaged ({error!r}): start afresh, or load another file") from error
         tracker._deadlines = deque(sorted((d.deadline, i) for i, d in tracker._dormant.items()))
         tracker._slots = _slots_by_id(tracker.instance_of)
-        known = {*tracker.instances, *tracker._dormant}
+        known, capacity = {*tracker.instances, *tracker._dormant}, len(tracker.instance_of)
         if (
             set(tracker._slots) != set(tracker.instances) or max(known, default=0) >= tracker._next_id
-            or len(tracker.instance_of) != len(tracker.last_owner)
+            or any(len(d.slots) and not 0 <= d.slots.min() <= d.slots.max() < capacity for d in tracker._dormant.values())
         ):
             raise DataError("the saved ids are damaged (voxels and instances disagree): start afresh, or load another file")
         tracker._bound = False
         return tracker
+
+
+def _moved(slots: np.ndarray, removed: np.ndarray, heirs: np.ndarray) -> np.ndarray:
+    """Slots with those removed (ascending) replaced by their heirs, or left out where there is none (-1)."""
+    at = np.minimum(np.searchsorted(removed, slots), len(removed) - 1)
+    hit = removed[at] == slots
+    if not hit.any():
+        return slots
+    new = heirs[at[hit]]
+    return np.union1d(slots[~hit], new[new >= 0]).astype(np.int32)
 
 
 def _slots_by_id(instance_of: np.ndarray) -> dict[int, np.ndarray]:

@@ -19,31 +19,36 @@ NOTHING = np.zeros(0, np.int32)
 CAPACITY = 400
 
 
-@dataclass
 class Line:
-    """A map whose slot s holds the voxel (s, 0, 0)."""
+    """A map whose slot s holds the voxel (s, 0, 0); those from `fold` on lie beside the first ones, at (s - fold, 1, 0)."""
 
-    voxel_size_m: float = 0.1
-    coords = np.stack([np.arange(CAPACITY), np.zeros(CAPACITY, int), np.zeros(CAPACITY, int)], 1).astype(np.int32)
+    voxel_size_m = 0.1
+
+    def __init__(self, fold: int = CAPACITY) -> None:
+        y, x = np.divmod(np.arange(CAPACITY), fold)
+        self.coords = np.stack([x, y, np.zeros(CAPACITY, int)], 1).astype(np.int32)
 
 
 @dataclass
 class Delta:
     added: np.ndarray
     removed: np.ndarray
+    removed_coords: np.ndarray
 
 
 class Scene:
     """Segments given as slot ranges; keeps segment ids of unchanged ones, as the grouper does."""
 
-    def __init__(self, config: TrackingConfig | None = None, id_step: int = 1) -> None:
-        self.tracker = InstanceTracker(config or TrackingConfig())
+    def __init__(self, config: TrackingConfig | None = None, id_step: int = 1, line: Line | None = None) -> None:
+        self.tracker, self.map = InstanceTracker(config or TrackingConfig()), line or Line()
         self.segments: dict[int, Segment] = {}
         self.next, self.step, self.stamp = 1000, id_step, 0
 
     def show(
-        self, *parts: range | list[int], exchanged: range | np.ndarray = NOTHING, removed: range | np.ndarray = NOTHING
+        self, *parts: range | list[int], exchanged: range | np.ndarray = NOTHING, removed: range | np.ndarray = NOTHING,
+        added: range | np.ndarray = NOTHING,
     ) -> list[TrackEvent]:
+        """Exchanged slots held voxels far away before; removed ones held the voxels of the map."""
         exchanged, removed = np.array(exchanged, np.int32), np.array(removed, np.int32)
         old = {tuple(s.slots): i for i, s in self.segments.items() if not np.isin(s.slots, exchanged).any()}
         now, touched = {}, set()
@@ -61,8 +66,12 @@ class Scene:
         for i, s in now.items():
             segment[s.slots] = i
         self.stamp += 100
-        delta = Delta(exchanged, np.concatenate([exchanged, removed]))
-        return self.tracker.associate(Segmentation(segment, now, touched, gone), Line(), self.stamp, delta)
+        coords = self.map.coords
+        delta = Delta(
+            np.concatenate([exchanged, np.array(added, np.int32)]), np.concatenate([exchanged, removed]),
+            np.concatenate([coords[exchanged] + 1000, coords[removed]]),
+        )
+        return self.tracker.associate(Segmentation(segment, now, touched, gone), self.map, self.stamp, delta)
 
     def ids(self) -> list[int]:
         """Ids of the segments, in order of their first slot; checks that each has exactly one."""
@@ -125,6 +134,61 @@ def test_an_instance_that_comes_back_smaller_forgets_the_voxels_it_had() -> None
     scene.show()
     assert brief(scene.show(range(0, 15))) == [("born", 2, 0)]
     assert brief(scene.show(range(0, 15), range(20, 30))) == [("updated", 1, 0)]
+
+
+def test_a_sleeping_instance_is_measured_by_its_voxels_that_still_exist() -> None:
+    scene = Scene()
+    scene.show(range(0, 114), range(200, 224))
+    scene.show(range(200, 224), removed=range(0, 30))
+    events = scene.show([*range(67, 114), *range(200, 224), *range(230, 380)], removed=range(30, 67))
+    assert brief(events) == [("updated", 1, 0), ("merged", 2, 1)]
+
+
+def test_an_object_whose_surface_moves_by_a_voxel_keeps_its_id() -> None:
+    scene = Scene(line=Line(fold=200))
+    scene.show(range(0, 30), range(50, 80))
+    assert brief(scene.show(range(200, 230), range(50, 80), removed=range(0, 30), added=range(200, 230))) == [("updated", 1, 0)]
+    assert scene.ids() == [2, 1]
+    scene.show(range(50, 80))  # 1 sleeps, and its surface moves back meanwhile
+    scene.show(range(50, 80), removed=range(200, 230), added=range(0, 30))
+    assert brief(scene.show(range(0, 30), range(50, 80))) == [("updated", 1, 0)]
+    scene.show(range(50, 80), removed=range(0, 30))
+    assert brief(scene.show(range(200, 230), range(50, 80), added=range(200, 230))) == [("born", 3, 0)]
+
+
+def test_halves_that_join_again_are_the_first_id_though_the_other_half_is_larger() -> None:
+    scene = Scene()
+    scene.show(range(0, 40))
+    scene.show(range(0, 40))
+    scene.show(range(0, 21), range(21, 40))
+    scene.show(range(0, 15), range(15, 40))
+    assert brief(scene.show(range(0, 40))) == [("updated", 1, 0), ("merged", 2, 1)]
+
+
+def test_what_is_left_of_a_merged_pair_is_the_object_that_it_was_before() -> None:
+    scene = Scene()
+    for _ in range(2):
+        scene.show(range(0, 40), range(40, 70))
+    scene.show(range(0, 80))
+    assert brief(scene.show(range(38, 80))) == [("split", 2, 1)]
+    assert brief(scene.show(range(0, 38), range(38, 80))) == [("updated", 1, 0)]
+
+
+def test_an_object_that_grew_while_merged_leaves_the_other_its_id() -> None:
+    scene = Scene()
+    for _ in range(3):
+        scene.show(range(100, 140))
+    scene.show(range(100, 185))  # a neighbour that is larger, but was never seen alone
+    assert brief(scene.show(range(100, 140), range(140, 185))) == [("updated", 1, 0), ("split", 2, 1)]
+
+
+def test_ids_survive_a_merger_whose_result_vanishes() -> None:
+    scene = Scene()
+    scene.show(range(0, 30), range(30, 50))
+    scene.show(range(0, 50))
+    scene.show()
+    scene.show(range(0, 30), range(30, 50))
+    assert scene.ids() == [1, 2]
 
 
 def test_split_of_an_object_that_was_always_one_gives_a_new_id_to_the_smaller_part() -> None:
@@ -239,7 +303,8 @@ def test_untouched_instances_are_not_looked_at() -> None:
     key = next(i for i, s in segments.items() if s.slots[0] == 40)
     segments[9999] = Segment(np.arange(40, 43, dtype=np.int32), 4, 0.8)
     del segments[key]
-    tracker.associate(Segmentation(np.zeros(CAPACITY, np.int32), segments, {9999}, {key}), Line(), 7, Delta(NOTHING, NOTHING))
+    segmentation = Segmentation(np.zeros(CAPACITY, np.int32), segments, {9999}, {key})
+    tracker.associate(segmentation, Line(), 7, Delta(NOTHING, NOTHING, np.zeros((0, 3), np.int32)))
     assert set(asked) == {11}
     assert all(tracker.instances[i] is before[i] for i in before if i != 11)
 
@@ -249,13 +314,13 @@ def test_damaged_state_is_refused() -> None:
     scene.show(range(0, 10), range(20, 30))
     state = scene.tracker.state()
     for damage in (
-        {"counters": np.array([1, 1])}, {"last_owner": np.zeros(3, np.uint32)},
+        {"counters": np.array([1, 1])}, {"home": np.zeros(3, np.uint32)},
         {"instance_of": np.zeros(CAPACITY, np.uint32)}, {"live.id": np.array([1])},
     ):
         with pytest.raises(DataError, match="damaged"):
             InstanceTracker.from_state(TrackingConfig(), {**state, **damage})
-    del state["last_owner"]
-    with pytest.raises(DataError, match="last_owner"):
+    del state["home"]
+    with pytest.raises(DataError, match="home"):
         InstanceTracker.from_state(TrackingConfig(), state)
 
 
