@@ -142,7 +142,9 @@ class InstanceTracker:
 
     def _replace_voxels(self, voxel_map: Map, delta: Delta) -> None:
         """Hand what is known of removed voxels to the added ones that replace them."""
-        heirs = replacements(delta.removed_coords, delta.added, voxel_map.coords[delta.added])
+        known = (self.instance_of[delta.removed] > 0) | (self._history.home[delta.removed] > 0)
+        heirs = np.full(len(delta.removed), -1, np.int64)
+        heirs[known] = replacements(delta.removed_coords[known], delta.added, voxel_map.coords[delta.added])
         taken = self._history.replace(delta.removed, delta.added, heirs)
         for i in np.unique(self.instance_of[taken]).tolist():
             if i:
