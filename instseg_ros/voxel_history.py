@@ -64,8 +64,9 @@ class VoxelHistory:
             exists: which ids count; others are forgotten.
         """
         now, home, tenure = self.instance_of[slots], self.home[slots], self.tenure[slots]
-        ids, where = np.unique(home, return_inverse=True)
-        counts = np.array([exists(i) for i in ids.tolist()], bool)[where]
+        there = np.bincount(home, minlength=1) > 0
+        there[there] = [exists(i) for i in np.flatnonzero(there).tolist()]
+        counts = there[home]
         home, tenure = np.where(counts, home, 0).astype(np.uint32), np.where(counts, tenure, 0)
         run = np.where(now > 0, update - self.since[slots], 0)
         tenure = tenure + np.where(now == home, run, 0)
