@@ -132,10 +132,14 @@ class SegmenterConfig:
     floor_z_m: float = setting(0.0, "height of the floor in the map's frame (z up), m", ge=-10000.0, le=10000.0, fixed=True)
     device: str = setting("auto", "where the network runs", choices=("auto", "cpu", "cuda"), fixed=True)
     threads: int = setting(0, "CPU threads for the network; 0 = all cores", ge=0, le=1024, fixed=True)
-    passes: str = setting("full", "recompute the whole map at every update, or only what changed (CPU)", choices=("full", "incremental"), fixed=True)
+    passes: str = setting("incremental", "recompute only what changed, or the whole map at every update", choices=("incremental", "full"), fixed=True)
     tolerance: float = setting(
         0.01, "incremental passes: a voxel that moves by less than this share of its layer's mean magnitude stops the wave; 0 = exact",
         ge=0.0, le=1.0, fixed=True,
+    )
+    cache_mb: int = setting(
+        0, "incremental passes on the CPU: memory for the layers' outputs kept between updates, MB; what was needed least lately is let go "
+        "of and computed again when something changes near it; 0 = no limit", ge=0, le=1_000_000, fixed=True,
     )
     grouping: GroupingConfig = group(GroupingConfig)
     tracking: TrackingConfig = group(TrackingConfig)

@@ -89,7 +89,7 @@ class Segmenter:
             return FullPassRunner(net, device, self.config.threads, floor_z_m)
         if self.config.device == "cuda":
             raise ConfigError("passes = incremental runs on the CPU: set device to cpu or auto, or passes to full")
-        return IncrementalNetwork(net, self.config.tolerance, self.config.threads, floor_z_m)
+        return IncrementalNetwork(net, self.config.tolerance, self.config.threads, floor_z_m, self.config.cache_mb * 1_000_000)
 
     def reset(self) -> None:
         """Forget the map, and with it all instances; ids start at 1 again."""

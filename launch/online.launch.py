@@ -48,7 +48,7 @@ PARAMETERS = (
     ),
     Given("device", "device", str, ("segmenter",), "where the network runs", ["auto", "cpu", "cuda"]),
     Given("threads", "threads", int, ("segmenter",), "CPU threads of the network; 0 = all cores"),
-    Given("passes", "passes", str, ("segmenter",), "recompute the whole map, or only what changed", ["full", "incremental"]),
+    Given("passes", "passes", str, ("segmenter",), "recompute only what changed, or the whole map", ["incremental", "full"]),
     Given("points_mode", "input.points_mode", str, ("segmenter",), "what a cloud on map_points holds", ["full", "delta"]),
     Given(
         "colors", "output.colors", str, ("segmenter",), "what the colours of the clouds show", ["instances", "classes", "map"]

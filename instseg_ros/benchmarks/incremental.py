@@ -42,7 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="shares of it that change (default: 0.1 %% to 100 %%)")
     parser.add_argument("--sizes", type=int, nargs="*", default=[50_000, 100_000, 300_000, 1_000_000, 2_000_000],
                         help="sizes of the maps for the same change in each (default: 50 k to 2 M)")
-    parser.add_argument("--tolerances", type=float, nargs="*", default=[0.0, 0.003, 0.01, 0.03, 0.1], help="tolerances compared (default: %(default)s)")
+    parser.add_argument("--tolerances", type=float, nargs="*", default=[0.0, 0.003, 0.01, 0.03, 0.1],
+                        help="tolerances compared (default: %(default)s)")
     parser.add_argument("--rooms", type=int, default=4, help="simulated test rooms for agreement and AP; 0 = none (default: %(default)s)")
     parser.add_argument("--histories", type=int, default=200, help="random histories checked for exactness (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=7, help="repetitions a median is taken of (default: %(default)s)")

@@ -1,13 +1,16 @@
-"""Time per update and stage over the sequence of a single simulated room.
+"""Time per update and stage, and latency at a given rate of updates, over the sequence of a single simulated room.
 
-The room is rendered and fused first, outside of the time measured; then a fresh segmenter takes the map's updates one after the
-other, as it would online.
+The room is rendered and fused first, outside of the time measured; then a fresh segmenter takes the map's updates at the times at
+which they would come, and publishes the results as the node does, on real topics where rclpy is at hand. An update's latency
+counts from when it was there to be taken, so it includes the wait for those before it.
 """
 
 __all__ = ["STAGES", "add_arguments", "measure", "plot", "run"]
 
 import argparse
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +18,9 @@ import numpy as np
 
 from instseg_ros.config import SegmenterConfig, add_setting_arguments, settings_from_arguments
 from instseg_ros.evaluation.cases import Case
+from instseg_ros.mapping.update import MapUpdate
 from instseg_ros.online import OnlineRun, UpdateRecord, run_updates
-from instseg_ros.segmenter import Segmenter
+from instseg_ros.segmenter import SegmentationResult, Segmenter
 
 STAGES = ("map", "network", "grouping", "tracking", "total")
 
@@ -25,7 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the benchmark."""
     parser.add_argument("--seed", type=int, default=0, help="seed of the room, of the test split (default: %(default)s)")
     parser.add_argument(
-        "--frames-per-update", type=int, default=5, help="frames fused between two updates (default: %(default)s)")
+        "--frames-per-update", type=int, default=1, help="frames fused between two updates (default: %(default)s)")
+    parser.add_argument("--rate", type=float, default=10.0, help="updates per second, 0 = each after the other (default: %(default)s)")
     parser.add_argument("--updates", type=int, default=0, help="only the first so many updates, 0 = all (default: %(default)s)")
     parser.add_argument(
         "--cache", type=Path, default=Path("out/evaluate"), help="folder for rendered and fused rooms (default: %(default)s)")
@@ -39,34 +44,86 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], list[dict[str, Any]]]
 
     config = settings_from_arguments(SegmenterConfig, args)
     source = room_sources([args.seed], "test", None, config.voxel_size_m, args.frames_per_update, args.cache)[0]
-    figures, rows = measure(Segmenter(config), source.case(), args.updates)
+    figures, rows = measure(Segmenter(config), source.case(), args.updates, args.rate)
     picture = args.plot or (args.json.with_suffix(".png") if args.json else None)
     if picture:
         plot(picture, rows)
     return figures, rows
 
 
-def measure(segmenter: Segmenter, case: Case, updates: int = 0) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def measure(segmenter: Segmenter, case: Case, updates: int = 0, rate: float = 0.0) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Send a case's updates through a segmenter that knows nothing yet.
 
     Args:
         segmenter: it is reset first; one update is processed beforehand, so that no lazy set-up is measured.
         case: whose updates are sent.
         updates: only the first so many, 0 = all.
+        rate: updates per second, 0 = each as soon as the one before is done.
 
     Returns:
         Figures: percentiles per stage (ms) over all updates, and `full_map`: the median over the last tenth of them, where the
-        map is largest. One row per update.
+        map is largest; percentiles of the latency. One row per update.
     """
     chosen = case.updates[:updates] if updates else case.updates
     segmenter.reset()
     segmenter.process(chosen[0])
     segmenter.reset()
-    start = time.perf_counter()
-    measured = run_updates(segmenter, chosen)
-    seconds = time.perf_counter() - start
-    rows = [_row(i, record) for i, record in enumerate(measured.records)]
-    return _figures(case.name, measured, rows, seconds), rows
+    latency_ms: list[float] = []
+    with _publisher(segmenter) as publish:
+        start = time.perf_counter()
+
+        def arrivals() -> Iterator[MapUpdate]:
+            for number, update in enumerate(chosen):
+                if rate:
+                    time.sleep(max(0.0, start + number / rate - time.perf_counter()))
+                arrived.append(start + number / rate if rate else time.perf_counter())
+                yield update
+
+        def finish(result: SegmentationResult, _: MapUpdate) -> None:
+            if publish is not None:
+                publish(result)
+            latency_ms.append((time.perf_counter() - arrived[-1]) * 1e3)
+
+        arrived: list[float] = []
+        measured = run_updates(segmenter, arrivals(), finish)
+        seconds = time.perf_counter() - start
+    rows = [{**_row(i, record), "latency_ms": latency} for i, (record, latency) in enumerate(zip(measured.records, latency_ms, strict=True))]
+    figures = _figures(case.name, measured, rows, seconds)
+    p50, p95 = np.percentile(latency_ms, [50, 95]).tolist()
+    figures |= {
+        "latency_ms_p50": p50, "latency_ms_p95": p95, "latency_ms_max": max(latency_ms), "online_rate": rate,
+        "online_published": publish is not None,
+    }
+    return figures, rows
+
+
+@contextmanager
+def _publisher(segmenter: Segmenter) -> Iterator[Callable[[SegmentationResult], None] | None]:
+    """Publishes results as the segmenter node does, to a listener in this process; None where rclpy or the messages are missing."""
+    try:
+        import rclpy
+        from sensor_msgs.msg import PointCloud2
+
+        from instseg_ros.config import OutputConfig
+        from instseg_ros.ros.segmenter_outputs import SegmenterOutputs
+    except ImportError:
+        yield None
+        return
+    context = rclpy.context.Context()
+    rclpy.init(context=context)
+    node = rclpy.create_node("instseg_bench", context=context)
+    node.create_subscription(PointCloud2, "~/points_delta", lambda _: None, 10)
+    outputs, config = SegmenterOutputs(node), OutputConfig()
+
+    def publish(result: SegmentationResult) -> None:
+        outputs.result(result, segmenter, config)
+        outputs.due(segmenter, config)
+
+    try:
+        yield publish
+    finally:
+        node.destroy_node()
+        rclpy.shutdown(context=context)
 
 
 def _row(number: int, record: UpdateRecord) -> dict[str, Any]:

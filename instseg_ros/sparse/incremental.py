@@ -19,6 +19,7 @@ from instseg_ros.models.network import InstanceNet, input_features, input_width
 from instseg_ros.sparse import kernels
 from instseg_ros.sparse.program import INPUT, Layer, compile_network
 from instseg_ros.sparse.pyramid import Pyramid
+from instseg_ros.sparse.residency import Residency
 from instseg_ros.sparse.runner import Prediction
 
 
@@ -42,10 +43,14 @@ class IncrementalNetwork:
             magnitude; 0 = exact.
         threads: CPU threads, 0 = all.
         floor_z_m: height of the floor in the map's frame, m; None = unknown.
+        budget_bytes: cached outputs held between updates, 0 = all. Those that were not needed for longest are evicted, and computed
+            anew when something changes near them; the outputs published stay. While an update runs, it holds what it needs.
     """
 
-    def __init__(self, net: InstanceNet, tolerance: float = 0.0, threads: int = 0, floor_z_m: float | None = 0.0) -> None:
-        self.config, self.floor_z_m = net.config, floor_z_m
+    def __init__(
+        self, net: InstanceNet, tolerance: float = 0.0, threads: int = 0, floor_z_m: float | None = 0.0, budget_bytes: int = 0
+    ) -> None:
+        self.config, self.floor_z_m, self.budget_bytes = net.config, floor_z_m, budget_bytes
         self.program = compile_network(net)
         self._weights = [kernels.pad_channels(layer.weight) for layer in self.program.layers]
         self._biases = [kernels.pad_channels(layer.bias) for layer in self.program.layers]
@@ -60,6 +65,7 @@ class IncrementalNetwork:
         self._cache = [np.zeros((0, layer.weight.shape[2]), np.float32) for layer in self.program.layers]
         self._fresh = [np.zeros(0, np.uint8) for _ in self.config.channels]
         self._scale = [0.0] * len(self.program.layers)
+        self._residency = Residency(self.program, self.budget_bytes) if self.budget_bytes else None
         self._empty = True
         self.prediction = Prediction(*(np.zeros((0, n), np.float32) for n in (NUM_CLASSES, self.config.embedding_dim, 3)))
         self.statistics: list[LayerStatistics] = []
@@ -80,21 +86,85 @@ class IncrementalNetwork:
         added = [level.live_rows() for level in pyramid.levels] if everything else delta.pyramid.added
         dirty = added[0] if everything else delta.dirty()
         self._features[dirty] = input_features(voxels.colors[dirty], voxels.coords[dirty], self.config, self.floor_z_m)
-        for fresh, rows in zip(self._fresh, added, strict=True):
+        self.statistics = []
+        if self._residency is None:
+            rows = self._wave(pyramid, None if everything else delta, added, dirty)
+        else:
+            removed = [np.zeros(0, np.int32) for _ in added] if everything else delta.pyramid.removed
+            self._residency.follow(pyramid, removed, added)
+            centers = np.concatenate([voxels.coords[dirty], delta.removed_coords])
+            rows = self._within_budget(self._residency, pyramid, None if everything else delta, added, dirty, centers)
+        return np.sort(rows)
+
+    def _wave(
+        self, pyramid: Pyramid, delta: MapDelta | None, added: list[np.ndarray], dirty: np.ndarray, unseen: list[np.ndarray] | None = None
+    ) -> np.ndarray:
+        """Recompute what the change reaches; returns the rows whose outputs changed.
+
+        Args:
+            delta: what changed; None = everything is new.
+            added: new rows per level, and dirty: rows of the finest level with new content.
+            unseen: rows per level whose outputs were computed after the change: that they stay as they are stops no wave.
+        """
+        fresh_rows = added if unseen is None else [np.concatenate(pair) for pair in zip(added, unseen, strict=True)]
+        for fresh, rows in zip(self._fresh, fresh_rows, strict=True):
             fresh[rows] = 1
         changed: dict[int, np.ndarray] = {INPUT: dirty}
-        self.statistics = []
         for i, layer in enumerate(self.program.layers):
-            due = added[layer.level] if everything else self._due(layer, pyramid, delta, changed)
-            changed[i] = self._recompute(i, layer, pyramid, due)
+            due = added[layer.level] if delta is None else self._due(layer, pyramid, delta, changed)
+            changed[i] = due[self._recompute(i, layer, pyramid, due, self.tolerance * self._scale[i])]
             self.statistics.append(LayerStatistics(layer.name, len(pyramid.levels[layer.level]), len(due), len(changed[i])))
-        for fresh, rows in zip(self._fresh, added, strict=True):
+        for fresh, rows in zip(self._fresh, fresh_rows, strict=True):
             fresh[rows] = 0
-        rows = np.sort(changed[len(self.program.layers) - 1])
-        outputs = self.program.read_out(torch.from_numpy(self._cache[-1][rows]))
+        last = changed[len(self.program.layers) - 1]
+        self._read_out(last)
+        return last
+
+    def _within_budget(
+        self, residency: Residency, pyramid: Pyramid, delta: MapDelta | None, added: list[np.ndarray], dirty: np.ndarray, centers: np.ndarray
+    ) -> np.ndarray:
+        """As `_wave`, holding no more outputs than allowed."""
+        near = residency.touched(centers)
+        if delta is None or residency.bytes(near) > self.budget_bytes:
+            residency.evict(near)
+            changed = []
+            for tile in residency.tiles(near):
+                changed.append(self._rebuild(residency, pyramid, tile))
+                self._read_out(changed[-1])
+        else:
+            lost = residency.absent(near)
+            if lost:
+                self._rebuild(residency, pyramid, lost)
+            residency.admit(near)
+            self._fit_places(residency)
+            unseen = [residency.rows(level, lost) for level in range(len(pyramid.levels))]
+            changed = [self._wave(pyramid, delta, added, dirty, unseen)]
+        residency.shrink()
+        return np.concatenate([np.zeros(0, np.int32), *changed])
+
+    def _rebuild(self, residency: Residency, pyramid: Pyramid, regions: set[int]) -> np.ndarray:
+        """Compute all outputs of regions that are not held; returns their rows of the finest level.
+
+        What is not held beside them is computed too and let go again: its own outputs are wrong at its far side, but not as far
+        as the regions reach.
+        """
+        beside = residency.absent(residency.around(regions)) - regions
+        residency.make_room(regions | beside, residency.around(regions))
+        residency.admit(regions | beside)
+        self._fit_places(residency)
+        rows = [residency.rows(level, regions | beside) for level in range(len(pyramid.levels))]
+        for i, layer in enumerate(self.program.layers):
+            self._recompute(i, layer, pyramid, rows[layer.level], -1.0)
+            self.statistics.append(LayerStatistics(layer.name, len(pyramid.levels[layer.level]), len(rows[layer.level]), len(rows[layer.level])))
+        residency.evict(beside)
+        return residency.rows(0, regions)
+
+    def _read_out(self, rows: np.ndarray) -> None:
+        """Publish the outputs of rows."""
+        stored = rows if self._residency is None else self._residency.place[0][rows]
+        outputs = self.program.read_out(torch.from_numpy(self._cache[-1][stored]))
         for name, values in outputs.items():
             getattr(self.prediction, name)[rows] = values.numpy()
-        return rows
 
     def nbytes(self) -> int:
         """Memory held by the cached outputs, bytes."""
@@ -114,16 +184,19 @@ class IncrementalNetwork:
             parts.append((None, changed[layer.residual]))
         return pyramid.levels[level].reach(*parts)
 
-    def _recompute(self, i: int, layer: Layer, pyramid: Pyramid, due: np.ndarray) -> np.ndarray:
-        """Compute due rows; returns those whose value was replaced."""
-        source = self._features if layer.source == INPUT else self._cache[layer.source]
-        residual = None if layer.residual is None else self._cache[layer.residual]
+    def _recompute(self, i: int, layer: Layer, pyramid: Pyramid, due: np.ndarray, threshold: float) -> np.ndarray:
+        """Compute due rows; returns which of them [n] bool moved by more than the threshold and were replaced."""
+        from_input = layer.source == INPUT
+        place = None if self._residency is None else self._residency.place
+        source_level = 0 if from_input else self.program.layers[layer.source].level
         moved = kernels.conv_update(
-            source, self._table(layer, pyramid), due, self._weights[i], self._biases[i], residual, layer.relu, self._cache[i],
-            self.tolerance * self._scale[i], self._fresh[layer.level])
+            self._features if from_input else self._cache[layer.source], self._table(layer, pyramid), due, self._weights[i], self._biases[i],
+            None if layer.residual is None else self._cache[layer.residual], layer.relu, self._cache[i], threshold,
+            self._fresh[layer.level], None if place is None or from_input else place[source_level],
+            None if place is None else place[layer.level])
         if self._scale[i] == 0.0 and len(due):  # of the first rows seen, so that a stopped wave does not depend on later ones
-            self._scale[i] = float(np.abs(self._cache[i][due]).mean())
-        return due[moved]
+            self._scale[i] = float(np.abs(self._cache[i][due if place is None else place[layer.level][due]]).mean())
+        return moved
 
     @staticmethod
     def _table(layer: Layer, pyramid: Pyramid) -> np.ndarray:
@@ -135,13 +208,20 @@ class IncrementalNetwork:
         """Let the caches grow with the map."""
         sizes = [level.high_water for level in voxels.pyramid.levels]
         _grow(self._features, sizes[0])
-        for cache, layer in zip(self._cache, self.program.layers, strict=True):
-            _grow(cache, sizes[layer.level])
+        if self._residency is None:
+            for cache, layer in zip(self._cache, self.program.layers, strict=True):
+                _grow(cache, sizes[layer.level])
         for fresh, size in zip(self._fresh, sizes, strict=True):
             _grow(fresh, size)
         p = self.prediction
         if len(p.semantic) < voxels.capacity:
             self.prediction = Prediction(*(_grown(a, voxels.capacity) for a in (p.semantic, p.embedding, p.offset)))
+
+
+    def _fit_places(self, residency: Residency) -> None:
+        for cache, layer in zip(self._cache, self.program.layers, strict=True):
+            if len(cache) < residency.size[layer.level]:
+                cache.resize((residency.size[layer.level], cache.shape[1]), refcheck=False)
 
 
 def _grow(array: np.ndarray, rows: int) -> None:

@@ -119,6 +119,8 @@ struct Convolution {
   const float* residual;
   float* out;
   const int32_t* rows;
+  const int32_t* place_in;
+  const int32_t* place_out;
   int64_t count;
   int taps, cin, cout, width;
   bool relu;
@@ -144,8 +146,8 @@ void convolve(const Convolution& c, std::atomic<int64_t>& next) {
     for (int k = 0; k < c.taps; ++k) {
       int pairs = 0;
       for (int64_t r = 0; r < count; ++r) {
-        const int32_t input = c.table[row_of(r) * c.taps + k];
-        if (input < 0) continue;
+        int32_t input = c.table[row_of(r) * c.taps + k];
+        if (input < 0 || (c.place_in && (input = c.place_in[input]) < 0)) continue;
         source[pairs] = c.x + input * c.x_stride;
         target[pairs++] = accumulator.data() + r * c.width;
       }
@@ -159,10 +161,11 @@ void convolve(const Convolution& c, std::atomic<int64_t>& next) {
     }
     for (int64_t r = 0; r < count; ++r) {
       const int64_t n = row_of(r);
+      const int64_t stored = c.place_out ? c.place_out[n] : n;
       float* sum = accumulator.data() + r * c.width;
-      float* out = c.out + n * c.cout;
+      float* out = c.out + stored * c.cout;
       if (c.residual)
-        for (int j = 0; j < c.cout; ++j) sum[j] += c.residual[n * c.cout + j];
+        for (int j = 0; j < c.cout; ++j) sum[j] += c.residual[stored * c.cout + j];
       if (c.relu)
         for (int j = 0; j < c.cout; ++j) sum[j] = sum[j] < 0.0f ? 0.0f : sum[j];
       if (c.moved) {
@@ -186,11 +189,13 @@ int instseg_channel_multiple() { return kLanes; }
 // x [inputs, x_stride], of which cin columns are read; table [*, taps]; w [taps, cin, width]; bias [width] or null;
 // residual and out [*, cout], cout <= width. Row n of out becomes bias + conv + residual, negative values zero if relu.
 // rows [count]: which n (null: 0..count-1). With moved [count], only rows that move by more than the threshold in one of
-// their columns, or are fresh[n], are written, and moved says which.
+// their columns, or are fresh[n], are written, and moved says which. place_in and place_out (null: the row itself) say where
+// a row of x, and a row of out and residual, is stored; inputs that are stored nowhere (-1) are left out.
 void instseg_conv(const float* x, int64_t x_stride, const int32_t* table, const float* w, const float* bias, const float* residual,
-                  float* out, const int32_t* rows, int64_t count, int taps, int cin, int cout, int width, int relu, float threshold,
+                  float* out, const int32_t* rows, const int32_t* place_in, const int32_t* place_out, int64_t count, int taps, int cin, int cout, int width, int relu, float threshold,
                   const uint8_t* fresh, uint8_t* moved, int threads) {
-  const Convolution c{x, x_stride, table, w, bias, residual, out, rows, count, taps, cin, cout, width, relu != 0, threshold, fresh, moved};
+  const Convolution c{x, x_stride, table, w, bias, residual, out, rows, place_in, place_out, count,
+                      taps, cin, cout, width, relu != 0, threshold, fresh, moved};
   std::atomic<int64_t> next{0};
   in_threads(threads, count, [&](int) { convolve(c, next); });
 }

@@ -36,7 +36,7 @@ def _library() -> ctypes.CDLL | None:
     for path in sorted(Path(__file__).parent.glob("_kernels*.so")):
         library = ctypes.CDLL(str(path))
         p, wide, i, f = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int, ctypes.c_float
-        library.instseg_conv.argtypes = [p, wide, p, p, p, p, p, p, wide, i, i, i, i, i, f, p, p, i]
+        library.instseg_conv.argtypes = [p, wide, p, p, p, p, p, p, p, p, wide, i, i, i, i, i, f, p, p, i]
         library.instseg_conv_weight_grad.argtypes = [p, p, p, p, wide, i, i, i, i]
         library.instseg_reach.argtypes = [p, i, p, wide, p, i, p, wide]
         library.instseg_find_chunks.argtypes = [p, wide, p, p, wide, p, p]
@@ -91,14 +91,14 @@ def conv(
     bias = None if bias is None else pad_channels(bias)
     residual = None if residual is None else residual.contiguous()
     _loaded().instseg_conv(
-        x.data_ptr(), cin, table.data_ptr(), weight.data_ptr(), _pointer(bias), _pointer(residual), out.data_ptr(), None,
+        x.data_ptr(), cin, table.data_ptr(), weight.data_ptr(), _pointer(bias), _pointer(residual), out.data_ptr(), None, None, None,
         len(table), taps, cin, cout, weight.shape[2], int(relu), 0.0, None, None, _threads)
     return out
 
 
 def conv_update(
     x: np.ndarray, table: np.ndarray, rows: np.ndarray, weight: Tensor, bias: Tensor, residual: np.ndarray | None, relu: bool,
-    out: np.ndarray, threshold: float, fresh: np.ndarray,
+    out: np.ndarray, threshold: float, fresh: np.ndarray, place_in: np.ndarray | None = None, place_out: np.ndarray | None = None,
 ) -> np.ndarray:
     """The convolution at some rows of the table, written over earlier outputs where it differs from them.
 
@@ -108,6 +108,8 @@ def conv_update(
         weight: [K, Cin, padded Cout] and bias [padded Cout] from `pad_channels`.
         threshold: a row is replaced if one of its columns moves by more than this,
         fresh: [N] uint8: or if it is marked here.
+        place_in: [M] int32: which row of `x` holds an input, -1 = none does; None = the row of its own number.
+        place_out: the same for `out` and `residual`.
 
     Returns:
         [n] bool: which rows were replaced.
@@ -117,8 +119,8 @@ def conv_update(
         taps, cin, width = weight.shape
         _loaded().instseg_conv(
             x.ctypes.data, x.shape[1], table.ctypes.data, weight.data_ptr(), bias.data_ptr(), _address(residual),
-            out.ctypes.data, rows.ctypes.data, len(rows), taps, cin, out.shape[1], width, int(relu), threshold,
-            fresh.ctypes.data, moved.ctypes.data, _threads)
+            out.ctypes.data, rows.ctypes.data, _address(place_in), _address(place_out), len(rows), taps, cin, out.shape[1], width,
+            int(relu), threshold, fresh.ctypes.data, moved.ctypes.data, _threads)
     return moved
 
 

@@ -2,7 +2,16 @@
 
 import numpy as np
 
-from instseg_ros.benchmarks.incremental import Bench, Building, cost_by_share, cost_by_size, cost_by_tolerance, exactness, plot, random_net
+from instseg_ros.benchmarks.incremental import (
+    Bench,
+    Building,
+    cost_by_share,
+    cost_by_size,
+    cost_by_tolerance,
+    exactness,
+    plot,
+    random_net,
+)
 
 
 def test_a_made_up_building_has_a_contiguous_patch():

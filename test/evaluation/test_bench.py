@@ -1,6 +1,7 @@
 """The online benchmark: what it measures and how it reports it."""
 
 import argparse
+import time
 import json
 
 import numpy as np
@@ -47,6 +48,16 @@ def test_every_update_is_a_row_and_stages_are_percentiles(segmenter, tmp_path):
     assert parts <= rows[0]["total_ms"] <= parts + 50
     plot(tmp_path / "plots" / "online.png", rows)
     assert (tmp_path / "plots" / "online.png").stat().st_size > 5000
+
+
+def test_at_a_rate_updates_come_no_earlier_and_wait_counts(segmenter):
+    start = time.perf_counter()
+    figures, rows = measure(segmenter, growing_case(), rate=20.0)
+    assert time.perf_counter() - start >= 5 / 20.0  # six updates
+    assert figures["online_rate"] == 20.0 and len(rows) == 6
+    for row in rows:
+        assert row["latency_ms"] >= row["total_ms"]
+    assert figures["latency_ms_max"] == max(row["latency_ms"] for row in rows) >= figures["latency_ms_p95"] >= figures["latency_ms_p50"]
 
 
 def test_the_first_updates_alone(segmenter):

@@ -80,7 +80,7 @@ def test_an_unknown_preset_is_refused_with_the_names_there_are():
     for argument in module.ARGUMENTS:
         argument.execute(context)
     context.launch_configurations["preset"] = "nonsense"
-    with pytest.raises(RuntimeError, match="default, incremental"):
+    with pytest.raises(RuntimeError, match="default, full"):
         module.start(context)
 
 
@@ -97,7 +97,7 @@ def online():
         "publish_period_s": "0.75",
         "weights": str(folder / "tiny.safetensors"),
         "params_file": str(folder / "own.yaml"),
-        "preset": "incremental",
+        "preset": "full",
         "map_updates": "/robot/changes",
         "device": "cpu",
         "floor_known": "false",
@@ -129,7 +129,7 @@ def parameters(node, target, names):
 @pytest.mark.launch(fixture=online)
 def test_command_line_before_file_before_preset_before_base(online, listener):
     names = ["output.colors", "output.points_period_s", "passes", "input.frame", "output.markers_period_s", "device"]
-    assert parameters(listener, "/robot/segmenter", names) == ["map", 3.5, "incremental", "odom", 1.0, "cpu"]
+    assert parameters(listener, "/robot/segmenter", names) == ["map", 3.5, "full", "odom", 1.0, "cpu"]
     assert parameters(listener, "/robot/segmenter", ["floor_known", "floor_z_m"]) == [False, 0.25]
     names = ["publish_period_s", "max_depth_m", "min_depth_m", "pose.frame"]
     assert parameters(listener, "/robot/fusion", names) == [0.75, 2.5, 0.3, "odom"]

@@ -79,3 +79,60 @@ def test_a_tolerance_stops_the_wave_and_bounds_the_error():
     live = maps[0].live_slots()
     error = np.abs(exact.prediction.embedding[live] - loose.prediction.embedding[live]).max()
     assert error < 0.3 * np.abs(exact.prediction.embedding[live]).mean()
+
+
+def corridor_step(rng: np.random.Generator, voxels: VoxelMap, length: int) -> MapUpdate:
+    """Somewhere along a corridor of so many voxels: insert, recolour and delete."""
+    x, width = int(rng.integers(0, length)), int(rng.integers(2, 120))
+    patch = np.stack([rng.integers(x, x + width, 400), rng.integers(0, 6, 400), rng.integers(0, 6, 400)], 1)
+    live = voxels.coords[voxels.live_slots()]
+    gone = live[(np.abs(live[:, 0] - rng.integers(0, length)) < 9) & (rng.random(len(live)) < 0.7)]
+    coords = np.unique(patch.astype(np.int32), axis=0)
+    gone = np.array(sorted(set(map(tuple, gone.tolist())) - set(map(tuple, coords.tolist()))), np.int32).reshape(-1, 3)
+    colors = rng.integers(0, 256, (len(coords), 3)).astype(np.uint8)
+    return MapUpdate(coords, colors, np.ones(len(coords), np.float32), 0.05, deleted=gone)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 1 << 30), networks, st.sampled_from([1, 60_000, 300_000]), st.integers(2, 8))
+def test_exact_with_outputs_evicted_and_computed_anew(seed, changes, budget_bytes, steps):
+    net, rng = small_net(seed % 7, **changes), np.random.default_rng(seed)
+    voxels = VoxelMap(0.05, depth=len(net.config.channels))
+    network = IncrementalNetwork(net, budget_bytes=budget_bytes)
+    shadow = {}
+    for _ in range(steps):
+        changed = network.refresh(voxels, voxels.apply(corridor_step(rng, voxels, 900)))
+        live = voxels.live_slots()
+        full = FullPassRunner(net)
+        full.refresh(voxels)
+        for name in ("semantic", "embedding", "offset"):
+            want, got = getattr(full.prediction, name)[live], getattr(network.prediction, name)[live]
+            assert np.abs(got - want).max(initial=0.0) <= 1e-5 * (np.abs(want).max(initial=0.0) + 1e-6)
+        for slot in np.setdiff1d(live, changed):
+            assert np.array_equal(shadow[slot], network.prediction.embedding[slot])
+        shadow = {slot: network.prediction.embedding[slot].copy() for slot in live}
+        residency = network._residency
+        assert residency.bytes(residency._used) <= budget_bytes  # nothing is held beyond the budget between updates
+
+
+def test_what_is_far_from_the_change_is_let_go_and_not_computed_again():
+    net = small_net(0)
+    voxels = VoxelMap(0.05, depth=3)
+    floor = np.stack(np.meshgrid(np.arange(2000), np.arange(8), [0], indexing="ij"), -1).reshape(-1, 3).astype(np.int32)
+    white = np.full_like(floor, 200, np.uint8)
+    network = IncrementalNetwork(net, budget_bytes=1_500_000)
+    network.refresh(voxels, voxels.apply(MapUpdate(floor, white, np.ones(len(floor), np.float32), 0.05)))
+    assert network.nbytes() < 0.6 * bytes_without_a_budget(net, voxels)
+    dot = MapUpdate(floor[:8], np.zeros((8, 3), np.uint8), np.ones(8, np.float32), 0.05)
+    changed = network.refresh(voxels, voxels.apply(dot))
+    assert 0 < len(changed) < 0.1 * len(floor)
+    again = network.refresh(voxels, voxels.apply(MapUpdate(floor[:8], white[:8], np.ones(8, np.float32), 0.05)))
+    assert sum(s.due for s in network.statistics) < 0.1 * sum(s.rows for s in network.statistics)  # its regions were at hand
+    assert set(again) == set(changed)
+
+
+def bytes_without_a_budget(net, voxels) -> int:
+    """What a network without a budget holds for this map."""
+    network = IncrementalNetwork(net)
+    network.refresh(voxels, voxels.apply(voxels.to_update()))
+    return network.nbytes()
