@@ -96,7 +96,8 @@ def initialize(net: InstanceNet, path: Path | str) -> list[str]:
     for name in ("voxel_size_m", "height_feature"):
         mine, other = getattr(net.config, name), getattr(donor.config, name)
         if mine != other:
-            raise WeightsError(f"{found} was trained with model.{name} = {other}, this run has {mine}: set --model.{name.replace('_', '-')} {other}, or leave --init away")
+            flag = f"--model.{name.replace('_', '-')} {other}"
+            raise WeightsError(f"{found} was trained with model.{name} = {other}, this run has {mine}: set {flag}, or leave --init away")
     have, tensors = donor.state_dict(), net.state_dict()
     taken = {k: have[k] for k, v in tensors.items() if k in have and have[k].shape == v.shape}
     if not taken:

@@ -17,7 +17,7 @@ from instseg_ros.sparse.pyramid import Pyramid
 
 _NONE = np.zeros(0, np.int32)
 _SMALLEST_EDGE_BITS = 6  # 64 voxels
-_STEP = 4096  # rows by which the space for outputs grows
+_STEP = 2048  # rows by which the space for the finest outputs grows; a coarser level has about a quarter of the rows
 
 
 def reach_voxels(program: Program) -> int:
@@ -167,7 +167,8 @@ class Residency:
     def _occupy(self, level: int, rows: np.ndarray) -> None:
         short = len(rows) - len(self._free[level])
         if short > 0:
-            more = -(-short // _STEP) * _STEP
+            step = max(32, _STEP >> (2 * level))
+            more = -(-short // step) * step
             self._free[level] = np.concatenate([self._free[level], np.arange(self.size[level], self.size[level] + more, dtype=np.int32)])
             self.size[level] += more
         self.place[level][rows], self._free[level] = self._free[level][: len(rows)], self._free[level][len(rows) :]

@@ -1,8 +1,8 @@
 """The online benchmark: what it measures and how it reports it."""
 
 import argparse
-import time
 import json
+import time
 
 import numpy as np
 import pytest

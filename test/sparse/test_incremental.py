@@ -120,7 +120,7 @@ def test_what_is_far_from_the_change_is_let_go_and_not_computed_again():
     voxels = VoxelMap(0.05, depth=3)
     floor = np.stack(np.meshgrid(np.arange(2000), np.arange(8), [0], indexing="ij"), -1).reshape(-1, 3).astype(np.int32)
     white = np.full_like(floor, 200, np.uint8)
-    network = IncrementalNetwork(net, budget_bytes=1_500_000)
+    network = IncrementalNetwork(net, budget_bytes=600_000)
     network.refresh(voxels, voxels.apply(MapUpdate(floor, white, np.ones(len(floor), np.float32), 0.05)))
     assert network.nbytes() < 0.6 * bytes_without_a_budget(net, voxels)
     dot = MapUpdate(floor[:8], np.zeros((8, 3), np.uint8), np.ones(8, np.float32), 0.05)
