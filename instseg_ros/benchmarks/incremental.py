@@ -8,9 +8,11 @@ compared; the full pass has its tables at hand. Label agreement and AP50 come fr
 __all__ = ["add_arguments", "run"]
 
 import argparse
+import multiprocessing
 import resource
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -44,6 +46,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="sizes of the maps for the same change in each (default: 50 k to 2 M)")
     parser.add_argument("--tolerances", type=float, nargs="*", default=[0.0, 0.003, 0.01, 0.03, 0.1],
                         help="tolerances compared (default: %(default)s)")
+    parser.add_argument("--memory-voxels", type=int, default=1_000_000, help="size of the map whose memory is measured (default: %(default)s)")
+    parser.add_argument("--budgets-mb", type=int, nargs="*", default=[512], help="budgets for cached outputs tried on it (default: %(default)s)")
     parser.add_argument("--rooms", type=int, default=4, help="simulated test rooms for agreement and AP; 0 = none (default: %(default)s)")
     parser.add_argument("--histories", type=int, default=200, help="random histories checked for exactness (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=7, help="repetitions a median is taken of (default: %(default)s)")
@@ -64,6 +68,7 @@ def run(args: argparse.Namespace) -> tuple[Figures, Rows]:
         lambda: cost_by_share(net, args.voxels, args.shares, config.tolerance, args.repeats),
         lambda: cost_by_tolerance(net, args.voxels, args.tolerances, args.repeats),
         lambda: cost_by_size(net, args.sizes, config.tolerance, args.repeats),
+        lambda: memory(config.weights, args.memory_voxels, config.tolerance, args.budgets_mb),
     ]
     if args.rooms:
         parts.append(lambda: agreement(config, net, args.rooms, args.tolerances, args.cache))
@@ -206,18 +211,45 @@ def cost_by_size(net: InstanceNet, sizes: list[int], tolerance: float, repeats: 
     patch = _nearest(coords, 3000)
     for size in tqdm(sorted(sizes), desc="size of the map"):
         inside = _nearest(coords, size)
-        before = _peak_bytes()
         bench = Bench(net, Building(coords[inside], colors[inside], patch[inside]), tolerance)
-        row = {"row": "size", **bench.measure("revealed", repeats)}
-        row["bytes_cached"], row["bytes_tables"] = bench.network.nbytes(), bench.map.pyramid.nbytes()
-        row["peak_bytes_grown"] = _peak_bytes() - before
-        rows.append(row)
-        if size == 1_000_000:
-            figures |= {"peak_bytes_1m": _peak_bytes(), "bytes_per_voxel": (row["bytes_cached"] + row["bytes_tables"]) / size}
+        rows.append({"row": "size", **bench.measure("revealed", repeats)})
     cost = {row["voxels"]: row["refresh_ms"] for row in rows}
     if {100_000, 1_000_000} <= set(cost):
         figures["time_ratio_1m_100k"] = cost[1_000_000] / cost[100_000]
     return figures, rows
+
+
+def memory(weights: str, voxels: int, tolerance: float, budgets_mb: list[int]) -> tuple[Figures, Rows]:
+    """What a map of so many voxels takes, without a budget for the cached outputs and with some; each in a process of its own."""
+    rows: Rows = []
+    for budget_mb in tqdm([0, *budgets_mb], desc="memory"):
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+            rows.append({"row": "memory", **pool.submit(_memory, weights, voxels, tolerance, budget_mb).result()})
+    full = rows[0]
+    figures = {
+        "memory_voxels": voxels, "bytes_per_voxel": (full["bytes_cached"] + full["bytes_tables"]) / voxels,
+        "peak_bytes": full["peak_bytes"], "budget_held": all(r["bytes_cached"] <= 1e6 * r["budget_mb"] for r in rows[1:]),
+    }
+    return figures | ({"peak_bytes_1m": full["peak_bytes"]} if voxels == 1_000_000 else {}), rows
+
+
+def _memory(weights: str, voxels: int, tolerance: float, budget_mb: int) -> dict[str, Any]:
+    net, building = load_weights(weights), Building.made_up(voxels, 3000 / voxels)
+    building_map = VoxelMap(VOXEL_SIZE_M, depth=len(net.config.channels))
+    network = IncrementalNetwork(net, tolerance, budget_bytes=budget_mb * 1_000_000)
+    delta = building_map.apply(building.update(np.ones(len(building.coords), bool)))
+    before = _peak_bytes()
+    start = time.perf_counter()
+    network.refresh(building_map, delta)
+    first_ms = (time.perf_counter() - start) * 1e3
+    delta = building_map.apply(building.update(building.patch, building.colors ^ np.uint8(64)))
+    start = time.perf_counter()
+    network.refresh(building_map, delta)  # with a budget, the outputs near the change may have to be computed anew
+    return {
+        "voxels": voxels, "budget_mb": budget_mb, "bytes_cached": network.held_bytes(), "bytes_tables": building_map.pyramid.nbytes(),
+        "peak_bytes": _peak_bytes(), "peak_bytes_of_network": _peak_bytes() - before, "first_pass_ms": first_ms,
+        "refresh_ms": (time.perf_counter() - start) * 1e3,
+    }
 
 
 def _peak_bytes() -> int:

@@ -167,8 +167,14 @@ class IncrementalNetwork:
             getattr(self.prediction, name)[rows] = values.numpy()
 
     def nbytes(self) -> int:
-        """Memory held by the cached outputs, bytes."""
+        """Memory of the arrays for features and cached outputs, bytes."""
         return sum(a.nbytes for a in (self._features, *self._cache))
+
+    def held_bytes(self) -> int:
+        """Cached outputs held now, bytes: what the budget is about."""
+        if self._residency is None:
+            return sum(c.nbytes for c in self._cache)
+        return self._residency.held_bytes()
 
     def _due(self, layer: Layer, pyramid: Pyramid, delta: MapDelta, changed: dict[int, np.ndarray]) -> np.ndarray:
         """Rows [n] int32 of the layer's level that can have changed."""

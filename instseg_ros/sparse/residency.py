@@ -100,6 +100,10 @@ class Residency:
         regions = list(regions)
         return sum(size * sum(len(self._own(level, r)) for r in regions) for level, size in enumerate(self.row_bytes))
 
+    def held_bytes(self) -> int:
+        """What the outputs held now take."""
+        return self.bytes(self._used)
+
     def admit(self, regions: Iterable[int]) -> None:
         """Give every row of the regions a place; the regions count as needed now."""
         regions = set(regions)

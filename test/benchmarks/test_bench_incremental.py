@@ -9,9 +9,11 @@ from instseg_ros.benchmarks.incremental import (
     cost_by_size,
     cost_by_tolerance,
     exactness,
+    memory,
     plot,
     random_net,
 )
+from instseg_ros.models.weights import save_weights
 
 
 def test_a_made_up_building_has_a_contiguous_patch():
@@ -40,6 +42,13 @@ def test_figures_and_plot(tmp_path):
     assert all(line["voxels"] == size for line, size in zip(by_size, (2000, 3000), strict=True))
     plot(tmp_path / "plot.png", rows + lines + by_size)
     assert (tmp_path / "plot.png").stat().st_size > 5000
+
+
+def test_memory_with_and_without_a_budget(tmp_path):
+    save_weights(tmp_path / "net.safetensors", random_net(0, (8, 16)), {})
+    figures, rows = memory(str(tmp_path / "net.safetensors"), 20_000, 0.01, [1])
+    assert figures["budget_held"] and rows[0]["bytes_cached"] > 1_000_000 >= rows[1]["bytes_cached"]
+    assert figures["bytes_per_voxel"] > 8 * 4 * 5 and figures["peak_bytes"] > rows[0]["bytes_cached"]
 
 
 def test_exact_on_random_histories():

@@ -111,8 +111,7 @@ def test_exact_with_outputs_evicted_and_computed_anew(seed, changes, budget_byte
         for slot in np.setdiff1d(live, changed):
             assert np.array_equal(shadow[slot], network.prediction.embedding[slot])
         shadow = {slot: network.prediction.embedding[slot].copy() for slot in live}
-        residency = network._residency
-        assert residency.bytes(residency._used) <= budget_bytes  # nothing is held beyond the budget between updates
+        assert network.held_bytes() <= budget_bytes  # between updates
 
 
 def test_what_is_far_from_the_change_is_let_go_and_not_computed_again():
