@@ -35,6 +35,7 @@ setup(
         "open3d-cpu>=0.19; platform_machine == 'x86_64' and sys_platform == 'linux'",
         "open3d>=0.18; platform_machine != 'x86_64' or sys_platform != 'linux'",
         "hdbscan>=0.8.40",
+        "threadpoolctl",
         "safetensors",
         "pyyaml",
         "tqdm",

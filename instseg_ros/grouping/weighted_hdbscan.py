@@ -9,7 +9,8 @@ __all__ = ["weighted_hdbscan"]
 
 import numpy as np
 from scipy.spatial import cKDTree
-from scipy.spatial.distance import cdist
+
+from instseg_ros.sparse import kernels
 
 
 def weighted_hdbscan(
@@ -36,7 +37,8 @@ def weighted_hdbscan(
     if count == 1:
         return np.zeros(1, np.int64), np.ones(1)
     floor = max(floor, 1e-12)
-    left, right, height = _single_linkage(_spanning_tree(items, _core_distances(items, weights, min_samples), floor))
+    edges = kernels.spanning_tree(items, _core_distances(items, weights, min_samples), floor)
+    left, right, height = _single_linkage(edges[np.argsort(edges[:, 2], kind="stable")])
     tree = _CondensedTree(left, right, height, weights, min_cluster_size, floor)
     selected = tree.merge_below(tree.excess_of_mass(root_competes), epsilon)
     return tree.labels(selected, epsilon)
@@ -53,24 +55,6 @@ def _core_distances(items: np.ndarray, weights: np.ndarray, min_samples: int) ->
         enough[:, -1] = True  # fewer points than asked for: all of them
         core[sparse] = distance[np.arange(len(sparse)), enough.argmax(axis=1)]
     return core
-
-
-def _spanning_tree(items: np.ndarray, core: np.ndarray, floor: float) -> np.ndarray:
-    """Edges [m - 1, 3] (from, to, length), shortest first, of the minimum spanning tree of mutual reachability (Prim)."""
-    count = len(items)
-    reach = np.maximum(np.maximum(cdist(items, items), np.maximum(core, floor)), core[:, None])
-    edges = np.empty((count - 1, 3))
-    best, source = np.full(count, np.inf), np.zeros(count, np.int64)
-    outside = np.zeros(count)  # infinite for items in the tree
-    node = 0
-    for i in range(count - 1):
-        outside[node] = np.inf
-        closer = reach[node] < best
-        best[closer] = reach[node][closer]
-        source[closer] = node
-        node = int(np.argmin(best + outside))
-        edges[i] = source[node], node, best[node]
-    return edges[np.argsort(edges[:, 2], kind="stable")]
 
 
 def _single_linkage(edges: np.ndarray) -> tuple[list[int], list[int], list[float]]:

@@ -3,7 +3,8 @@
 //
 // The convolutions work on a table [rows, taps] of input rows, -1 where there is none:
 //     out[n] = bias + sum_k x[table[n, k]] W[k]
-// The rest keeps the tables of a level of voxels (level.py) and finds the rows that a change reaches (incremental.py).
+// The rest keeps the tables of a level of voxels (level.py), finds the rows that a change reaches (incremental.py), and joins
+// items by their distances (grouping/weighted_hdbscan.py).
 
 #include <algorithm>
 #include <atomic>
@@ -325,6 +326,40 @@ void instseg_remove(const int32_t* coords, const int32_t* chunk, const int32_t* 
       if (mine[k] >= 0) neighbors[27 * static_cast<int64_t>(mine[k]) + 26 - k] = -1;
       mine[k] = -1;
     }
+  }
+}
+
+// Minimum spanning tree of mutual reachability (Prim): edges [count - 1, 3] are (from, to, length) in the order in which
+// they are found. items [features, count]: one row per feature. The distance of two items is the largest of their
+// Euclidean distance, their two core distances and the floor.
+void instseg_spanning_tree(const double* items, const double* core, int64_t count, int features, double floor, double* edges) {
+  std::vector<double> best(count, INFINITY), square(count);
+  std::vector<int64_t> source(count, 0), outside(count - 1);
+  for (int64_t i = 1; i < count; ++i) outside[i - 1] = i;
+  int64_t node = 0;
+  for (int64_t found = 0; found < count - 1; ++found) {
+    std::fill(square.begin(), square.end(), 0.0);
+    for (int f = 0; f < features; ++f) {
+      const double* row = items + f * count;
+      const double here = row[node];
+      for (int64_t j = 0; j < count; ++j) square[j] += (row[j] - here) * (row[j] - here);
+    }
+    const double least = std::max(core[node], floor);
+    size_t nearest = 0;
+    for (size_t k = 0; k < outside.size(); ++k) {
+      const int64_t j = outside[k];
+      const double length = std::max(std::max(std::sqrt(square[j]), core[j]), least);
+      if (length < best[j]) best[j] = length, source[j] = node;
+      // of equally near ones the first by number, whatever the order here
+      const int64_t other = outside[nearest];
+      if (best[j] < best[other] || (best[j] == best[other] && j < other)) nearest = k;
+    }
+    node = outside[nearest];
+    outside[nearest] = outside.back();
+    outside.pop_back();
+    edges[3 * found] = static_cast<double>(source[node]);
+    edges[3 * found + 1] = static_cast<double>(node);
+    edges[3 * found + 2] = best[node];
   }
 }
 

@@ -2,7 +2,7 @@
 
 __all__ = [
     "available", "conv", "conv_update", "conv_weight_grad", "find_chunks", "insert", "lookup", "number_absent", "pad_channels",
-    "reach", "remove", "set_threads",
+    "reach", "remove", "set_threads", "spanning_tree",
 ]
 
 import ctypes
@@ -44,6 +44,7 @@ def _library() -> ctypes.CDLL | None:
         library.instseg_number_absent.argtypes = [p, p, wide, p, p, p]
         library.instseg_insert.argtypes = [p, p, p, wide, p, p, p, i]
         library.instseg_remove.argtypes = [p, p, p, wide, p, p]
+        library.instseg_spanning_tree.argtypes = [p, p, wide, i, ctypes.c_double, p]
         for name in ("reach", "find_chunks", "number_absent"):
             getattr(library, f"instseg_{name}").restype = wide
         return library
@@ -204,3 +205,23 @@ def remove(coords: np.ndarray, chunk: np.ndarray, rows: np.ndarray, slots: np.nd
     """Take voxels out of `slots` and, both ways, `neighbors`."""
     _loaded().instseg_remove(
         coords.ctypes.data, chunk.ctypes.data, rows.ctypes.data, len(rows), slots.ctypes.data, neighbors.ctypes.data)
+
+
+# -- grouping
+
+
+def spanning_tree(items: np.ndarray, core: np.ndarray, floor: float) -> np.ndarray:
+    """Minimum spanning tree of mutual reachability by Prim's method.
+
+    Args:
+        items: [m, F] positions.
+        core: [m] core distances.
+        floor: least distance of two items.
+
+    Returns:
+        [m - 1, 3] float64: from, to, length, in the order in which they are found.
+    """
+    columns, core = np.ascontiguousarray(items.T, np.float64), np.ascontiguousarray(core, np.float64)
+    edges = np.empty((max(0, len(items) - 1), 3))
+    _loaded().instseg_spanning_tree(columns.ctypes.data, core.ctypes.data, len(items), len(columns), floor, edges.ctypes.data)
+    return edges
