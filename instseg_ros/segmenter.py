@@ -101,6 +101,17 @@ class Segmenter:
         self._instance = np.zeros(0, np.uint32)
         self._confidence = np.zeros(0, np.float32)
 
+    def warm_up(self) -> None:
+        """Segment a made-up corner of a room and forget it, so that the first real update does not pay for what is set up lazily."""
+        i, j = (a.ravel() for a in np.meshgrid(np.arange(40), np.arange(40), indexing="ij"))
+        zero = np.zeros_like(i)
+        coords = np.unique(np.concatenate([np.stack(c, 1) for c in ((i, j, zero), (i, zero, j), (i % 8 + 12, j % 8 + 12, i // 8 + 1))]), axis=0)
+        colors = (coords * 5 % 256).astype(np.uint8)
+        for part in (coords, coords[:50]):  # all of it, then a change
+            self.process(MapUpdate(part.astype(np.int32), colors[: len(part)] ^ np.uint8(len(part) % 2), np.ones(len(part), np.float32),
+                                   self.config.voxel_size_m))
+        self.reset()
+
     def process(self, update: MapUpdate) -> SegmentationResult:
         """Take an update into the map and bring classes, instances and ids up to date.
 

@@ -176,3 +176,13 @@ def test_weights_of_another_voxel_size_are_refused():
 def test_incremental_passes_are_for_the_cpu():
     with pytest.raises(ConfigError, match="incremental"):
         make(passes="incremental", device="cuda")
+
+
+def test_warming_up_leaves_nothing():
+    coords, colors = scene()
+    warm, cold = make(), make()
+    warm.warm_up()
+    assert len(warm.map) == 0 and not warm.tracker.instances
+    results = [one.process(update(coords, colors, full=True)) for one in (warm, cold)]
+    assert [i.id for i in results[0].instances] == [i.id for i in results[1].instances]
+    assert np.array_equal(results[0].relabelled, results[1].relabelled)

@@ -53,6 +53,7 @@ class SegmenterNode(Node):
         self.queue = UpdateQueue(config.input.max_waiting_voxels)
         self.watch = SequenceWatch()
         self.segmenter = Segmenter(config, net)
+        self.segmenter.warm_up()
         self._voxel_size_m = config.voxel_size_m
         self.worker = SegmenterWorker(
             self, self.segmenter, self.queue, self.monitor, lambda: self.parameters.config, self.watch.lost_one
