@@ -12,7 +12,7 @@ from PIL import Image
 from instseg_ros.datasets.furniture import FurnitureLibrary, furniture_source
 from instseg_ros.datasets.furniture_catalogue import KIND_CLASS, MODEL_KINDS
 from instseg_ros.datasets.obj_reader import read_obj
-from instseg_ros.datasets.procedural import MAKERS
+from instseg_ros.datasets.procedural import MAKERS, make
 from instseg_ros.errors import DataError
 from instseg_ros.labels import CLASS_NAMES
 
@@ -122,3 +122,20 @@ def test_catalogue_without_known_models_or_with_a_damaged_one(tmp_path: Path) ->
         archive.writestr("PluginFurnitureCatalog.properties", "model#1=/m/sofa.obj\nwidth#1=1\nheight#1=1\ndepth#1=1\n")
     with pytest.raises(DataError, match="sofa cannot be read"):
         FurnitureLibrary(path).model("sofa")
+
+
+def test_training_furniture_is_stretched_and_dyed_and_other_furniture_is_not() -> None:
+    train, test = furniture_source("procedural", "train"), furniture_source("procedural", "test")
+    for kind in ("wardrobe", "dining_chair", "bed"):
+        sizes, plain = [], 0
+        for seed in range(30):
+            made, drawn = make(kind, np.random.default_rng(seed), "train"), train.draw(kind, np.random.default_rng(seed))
+            ratio = drawn.size_m / made.size_m
+            assert (ratio > 0.75).all() and (ratio < 1.3).all() and (made.size_m[2] <= 1.6 or ratio[2] <= 1.0001)
+            if made.support_z_m > 0:
+                assert drawn.support_z_m == pytest.approx(made.support_z_m * ratio[2], rel=1e-3)
+            sizes.append(ratio)
+            plain += np.array_equal(made.face_colors, drawn.face_colors)
+            same = test.draw(kind, np.random.default_rng(seed))
+            assert np.array_equal(same.vertices, make(kind, np.random.default_rng(seed), "test").vertices)
+        assert np.ptp(sizes, axis=0).min() > 0.1 and 8 <= plain <= 28

@@ -158,3 +158,11 @@ def test_validate_says_what_is_wrong(field: str, value: object, message: str) ->
     setattr(mesh, field, value)
     with pytest.raises(DataError, match=message):
         mesh.validate()
+
+
+def test_the_counter_is_the_worktop_and_what_is_under_it_a_cabinet() -> None:
+    for seed in range(12):
+        parts = {p.kind: p for p in kitchen_run(np.random.default_rng(seed), 2.4)}
+        counter, base = parts["counter"], parts["kitchen_base"]
+        assert (counter.class_name, base.class_name) == ("counter", "cabinet")
+        assert counter.vertices[:, 2].min() >= base.vertices[:, 2].max() - 1e-5 and base.vertices[:, 2].min() == 0.0
