@@ -90,7 +90,7 @@ class ModelConfig:
     """What the network is; stored in the weights file, not set by users of a trained model."""
 
     voxel_size_m: float = setting(0.05, "voxel size the network is trained for, m", ge=0.001, le=1.0, fixed=True)
-    channels: tuple[int, ...] = setting((32, 48, 64, 96, 128), "channels per level of the U-Net, finest first", ge=4, le=1024, fixed=True)
+    channels: tuple[int, ...] = setting((32, 48, 64, 96), "channels per level of the U-Net, finest first", ge=4, le=1024, fixed=True)
     blocks: int = setting(1, "residual blocks per level and direction", ge=1, le=8, fixed=True)
     embedding_dim: int = setting(8, "dimensions of the instance embedding", ge=1, le=64, fixed=True)
     height_feature: bool = setting(True, "read the height above the floor beside the colours", fixed=True)

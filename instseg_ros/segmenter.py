@@ -17,6 +17,7 @@ from instseg_ros.mapping.update import MapUpdate
 from instseg_ros.mapping.voxel_map import MapDelta, VoxelMap
 from instseg_ros.models.network import InstanceNet, resolve_device
 from instseg_ros.models.weights import load_weights
+from instseg_ros.sparse.device import DeviceIncrementalNetwork
 from instseg_ros.sparse.incremental import IncrementalNetwork
 from instseg_ros.sparse.runner import FullPassRunner
 from instseg_ros.tracking import Instance, InstanceTracker, TrackEvent
@@ -82,13 +83,13 @@ class Segmenter:
         self.grouper = Grouper(self.config.grouping)
         self.reset()
 
-    def _make_runner(self, net: InstanceNet) -> FullPassRunner | IncrementalNetwork:
+    def _make_runner(self, net: InstanceNet) -> FullPassRunner | IncrementalNetwork | DeviceIncrementalNetwork:
         device = resolve_device(self.config.device)
         floor_z_m = self.config.floor_z_m if self.config.floor_known else None
         if self.config.passes == "full":
             return FullPassRunner(net, device, self.config.threads, floor_z_m)
-        if self.config.device == "cuda":
-            raise ConfigError("passes = incremental runs on the CPU: set device to cpu or auto, or passes to full")
+        if device.type == "cuda":
+            return DeviceIncrementalNetwork(net, device, self.config.tolerance, floor_z_m)
         return IncrementalNetwork(net, self.config.tolerance, self.config.threads, floor_z_m, self.config.cache_mb * 1_000_000)
 
     def reset(self) -> None:

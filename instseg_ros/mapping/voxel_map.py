@@ -40,7 +40,7 @@ class VoxelMap:
         depth: levels of the pyramid.
     """
 
-    def __init__(self, voxel_size_m: float, frame_id: str = "", depth: int = 5) -> None:
+    def __init__(self, voxel_size_m: float, frame_id: str = "", depth: int = 4) -> None:
         self.voxel_size_m = float(voxel_size_m)
         self.frame_id = frame_id
         self.pyramid = Pyramid(depth)
