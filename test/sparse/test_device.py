@@ -1,0 +1,211 @@
+"""The incremental network on a device, here the CPU: equal to a full pass and to the CPU's runner, whatever came before."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_incremental import random_step
+from test_program import random_update, small_net
+
+from instseg_ros.config import SegmenterConfig
+from instseg_ros.errors import ConfigError
+from instseg_ros.mapping.update import MapUpdate
+from instseg_ros.mapping.voxel_map import VoxelMap
+from instseg_ros.segmenter import Segmenter
+from instseg_ros.sparse import device as device_module
+from instseg_ros.sparse import triton_kernels
+from instseg_ros.sparse.conv import only_path
+from instseg_ros.sparse.device import DeviceIncrementalNetwork
+from instseg_ros.sparse.device_tables import DeviceTables
+from instseg_ros.sparse.incremental import IncrementalNetwork
+from instseg_ros.sparse.runner import FullPassRunner, Prediction
+
+DEVICE = os.environ.get("INSTSEG_TEST_DEVICE", "cpu")
+NAMES = ("semantic", "embedding", "offset")
+
+networks = st.sampled_from([
+    {}, {"channels": (8,)}, {"channels": (16, 8), "blocks": 2}, {"channels": (4, 8, 12, 16), "height_feature": False},
+])
+
+
+def difference(got: Prediction, want: Prediction, rows: np.ndarray) -> float:
+    """Largest difference of any output, relative to that output's largest value."""
+    pairs = [(getattr(got, name)[rows], getattr(want, name)[rows]) for name in NAMES]
+    return max(float(np.abs(a - b).max(initial=0.0) / (np.abs(b).max(initial=0.0) + 1e-6)) for a, b in pairs)
+
+
+def full_pass(net, voxels: VoxelMap) -> Prediction:
+    runner = FullPassRunner(net)
+    runner.refresh(voxels)
+    return runner.prediction
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 1 << 30), networks, st.integers(1, 6), st.sampled_from([1, 4096]))
+def test_exact_on_any_history(seed, changes, steps, shortest):
+    """With lists that are too short at first, too."""
+    net, rng = small_net(seed % 7, **changes), np.random.default_rng(seed)
+    voxels = VoxelMap(0.05, depth=len(net.config.channels))
+    before, device_module._SHORTEST = device_module._SHORTEST, shortest
+    try:
+        network, on_cpu = DeviceIncrementalNetwork(net, DEVICE), IncrementalNetwork(net)
+        shadow = {}
+        for _ in range(steps):
+            delta = voxels.apply(random_step(rng, voxels))
+            changed = network.refresh(voxels, delta)
+            on_cpu.refresh(voxels, delta)
+            live = voxels.live_slots()
+            assert difference(network.prediction, full_pass(net, voxels), live) <= 1e-5
+            assert difference(network.prediction, on_cpu.prediction, live) <= 1e-5
+            assert np.isin(delta.added, changed).all() and np.isin(changed, live).all() and (np.diff(changed) > 0).all()
+            for slot in np.setdiff1d(live, changed):  # what is not named must be as it was
+                assert np.array_equal(shadow[slot], network.prediction.embedding[slot])
+            shadow = {slot: network.prediction.embedding[slot].copy() for slot in live}
+    finally:
+        device_module._SHORTEST = before
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 1 << 30), st.integers(2, 6))
+def test_tables_on_the_device_are_those_of_the_map(seed, steps):
+    rng, voxels, mirror = np.random.default_rng(seed), VoxelMap(0.05, depth=3), DeviceTables(3, torch.device(DEVICE))
+    for step in range(steps):
+        delta = voxels.apply(random_step(rng, voxels))
+        mirror.fit(voxels.pyramid)
+        mirror.load(voxels.pyramid) if step == 0 else mirror.follow(voxels.pyramid, delta.pyramid)
+        for level, want in enumerate(voxels.pyramid.tables().levels):
+            for name in ("neighbors", "children", "up"):
+                table = getattr(want, name)
+                if table is not None:
+                    got = getattr(mirror, f"_{name}").levels[level].cpu()
+                    assert torch.equal(got[: len(table)], table)
+                    assert (got[len(table) :] == -1).all()
+
+
+def floor(size: int) -> MapUpdate:
+    coords = np.argwhere(np.ones((size, size, 1), bool)).astype(np.int32)
+    return MapUpdate(coords, np.full_like(coords, 120, np.uint8), np.ones(len(coords), np.float32), 0.05)
+
+
+def dot(color: int) -> MapUpdate:
+    return MapUpdate(np.zeros((1, 3), np.int32), np.full((1, 3), color, np.uint8), np.ones(1, np.float32), 0.05)
+
+
+def test_the_wave_is_that_of_the_cpu():
+    """The same rows due and replaced in every layer, but for rows that moved by just about the tolerance."""
+    for tolerance in (0.0, 0.01):
+        net, voxels = small_net(0), VoxelMap(0.05, depth=3)
+        network, on_cpu = DeviceIncrementalNetwork(net, DEVICE, tolerance), IncrementalNetwork(net, tolerance)
+        for update in (floor(120), dot(255), dot(0)):
+            delta = voxels.apply(update)
+            slots, expected = network.refresh(voxels, delta), on_cpu.refresh(voxels, delta)
+            assert len(slots) == pytest.approx(len(expected), rel=0.02)
+            for got, want in zip(network.statistics, on_cpu.statistics, strict=True):
+                assert (got.name, got.rows) == (want.name, want.rows)
+                assert got.due == pytest.approx(want.due, rel=0.02, abs=20)
+                assert got.changed == pytest.approx(want.changed, rel=0.05, abs=20)
+        assert 0 < len(slots) < 0.25 * len(voxels)
+
+
+def test_nothing_changed_nothing_done():
+    net, voxels = small_net(2), VoxelMap(0.05, depth=3)
+    network = DeviceIncrementalNetwork(net, DEVICE)
+    first = random_update(3)
+    nothing = MapUpdate(first.coords[:0], first.colors[:0], first.weights[:0], 0.05)
+    assert len(network.refresh(voxels, voxels.apply(nothing))) == 0
+    assert len(network.refresh(voxels, voxels.apply(first))) == len(voxels)
+    assert len(network.refresh(voxels, voxels.apply(first))) == 0
+    assert all(s.due == 0 for s in network.statistics)
+    network.reset()
+    assert network.nbytes() == 0
+    assert len(network.refresh(voxels, voxels.apply(voxels.to_update()))) == len(voxels)
+
+
+def test_a_tolerance_stops_the_wave_and_bounds_the_error():
+    net, rng = small_net(1), np.random.default_rng(0)
+    voxels, first = VoxelMap(0.05, depth=3), random_update(9)
+    loose, tight = DeviceIncrementalNetwork(net, DEVICE, tolerance=0.03), DeviceIncrementalNetwork(net, DEVICE)
+    due = [0, 0]
+    for k in range(8):
+        coords = first.coords[rng.random(len(first.coords)) < (1.0 if k == 0 else 0.01)]
+        colors = rng.integers(100, 130, (len(coords), 3)).astype(np.uint8)
+        delta = voxels.apply(MapUpdate(coords, colors, np.ones(len(coords), np.float32), 0.05))
+        for j, runner in enumerate((tight, loose)):
+            runner.refresh(voxels, delta)
+            due[j] += sum(s.due for s in runner.statistics) if k else 0
+    assert due[1] < 0.8 * due[0]
+    live = voxels.live_slots()
+    error = np.abs(tight.prediction.embedding[live] - loose.prediction.embedding[live]).max()
+    assert 0 < error < 0.3 * np.abs(tight.prediction.embedding[live]).mean()
+
+
+def test_half_precision_halves_the_memory_and_stays_close():
+    net, rng = small_net(4), np.random.default_rng(5)
+    voxels = VoxelMap(0.05, depth=3)
+    whole, half = DeviceIncrementalNetwork(net, DEVICE), DeviceIncrementalNetwork(net, DEVICE, dtype=torch.float16)
+    for _ in range(4):
+        delta = voxels.apply(random_step(rng, voxels))
+        whole.refresh(voxels, delta)
+        half.refresh(voxels, delta)
+    assert half.nbytes() * 2 == whole.nbytes()
+    assert 0 < difference(half.prediction, whole.prediction, voxels.live_slots()) < 0.03
+
+
+def test_lists_follow_what_is_needed():
+    net, voxels = small_net(0), VoxelMap(0.05, depth=3)
+    network = DeviceIncrementalNetwork(net, DEVICE)
+    network.refresh(voxels, voxels.apply(floor(150)))
+    network.refresh(voxels, voxels.apply(dot(0)))
+    most = max(s.due for s in network.statistics)
+    assert network._lengths[0] == 4096 >= most
+    flat = floor(150)
+    recolored = MapUpdate(flat.coords, flat.colors // 2, flat.weights, 0.05)
+    assert len(network.refresh(voxels, voxels.apply(recolored))) == len(voxels)  # more than the lists hold
+    assert network._lengths[0] >= 2 * len(voxels)
+    assert difference(network.prediction, full_pass(net, voxels), voxels.live_slots()) <= 1e-5
+    network.refresh(voxels, voxels.apply(dot(50)))
+    assert network._lengths[0] == 4096
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_missing_gpu_is_told():
+    with pytest.raises(ConfigError, match="no GPU"):
+        Segmenter(SegmenterConfig(device="cuda", passes="incremental"), small_net(0))
+
+
+@pytest.mark.skipif(not triton_kernels.installed() or not DEVICE == "cpu", reason="Triton is not installed")
+def test_by_the_triton_kernel():
+    """In a process of its own: Triton's interpreter has to be asked for before Triton is imported."""
+    result = subprocess.run(
+        [sys.executable, __file__], env={**os.environ, "TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
+        cwd=Path(__file__).parents[2], capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def check_triton() -> None:
+    """A short history with every update launched as a Triton kernel; lists that are too short at first."""
+    device_module._SHORTEST = 1
+    net, rng = small_net(3, channels=(4, 8)), np.random.default_rng(1)
+    voxels = VoxelMap(0.05, depth=2)
+    network = DeviceIncrementalNetwork(net, "cpu")
+    coords = np.argwhere(np.ones((5, 5, 1), bool)).astype(np.int32)
+    for k in range(3):
+        some = coords[rng.random(len(coords)) < (1.0 if k == 0 else 0.15)]
+        gone = coords[:3] if k == 1 else coords[:0]
+        some = some[~(some[:, None] == gone[None]).all(-1).any(1)]
+        colors = rng.integers(0, 256, (len(some), 3)).astype(np.uint8)
+        delta = voxels.apply(MapUpdate(some, colors, np.ones(len(some), np.float32), 0.05, deleted=gone))
+        with only_path("triton"):
+            network.refresh(voxels, delta)
+        assert difference(network.prediction, full_pass(net, voxels), voxels.live_slots()) <= 1e-5
+    assert len(voxels) == 22
+
+
+if __name__ == "__main__":
+    check_triton()
