@@ -101,6 +101,7 @@ class Segmenter:
         self._class_index = np.zeros(0, np.uint8)
         self._instance = np.zeros(0, np.uint32)
         self._confidence = np.zeros(0, np.float32)
+        self._shown: dict[int, tuple[int, float]] = {}  # class and score of every instance as published
 
     def warm_up(self) -> None:
         """Segment a made-up corner of a room and forget it, so that the first real update does not pay for what is set up lazily."""
@@ -129,7 +130,7 @@ class Segmenter:
                 segmentation = self.grouper.regroup(self.map, self.runner.prediction, changed, delta)
             with _timed(stage_ms, "tracking"):
                 events = self.tracker.associate(segmentation, self.map, update.stamp_ns, delta)
-                relabelled = self._relabel(delta)
+                relabelled = self._relabel(changed, delta)
         gone = delta.removed_coords[self.map.lookup(delta.removed_coords) < 0]
         return SegmentationResult(
             update.stamp_ns, update.sequence, self.map.frame_id, delta, relabelled,
@@ -151,31 +152,45 @@ class Segmenter:
             self._class_index[slots], self._instance[slots], self._confidence[slots],
         )
 
-    def _relabel(self, delta: MapDelta) -> np.ndarray:
-        """Update the published values per slot; returns the slots where one changed."""
-        live = self.map.live_slots()
-        semantic = self.runner.prediction.semantic[live]
+    def _relabel(self, changed: np.ndarray, delta: MapDelta) -> np.ndarray:
+        """Update the published values where they can have changed.
+
+        Args:
+            changed: slots whose prediction changed.
+            delta: what the update did to the map.
+
+        Returns:
+            Slots [n] int32, ascending, that are new or where a published value changed.
+        """
+        for name in ("_class_index", "_instance", "_confidence"):
+            old = getattr(self, name)
+            if len(old) < self.map.capacity:
+                setattr(self, name, np.concatenate([old, np.zeros(self.map.capacity - len(old), old.dtype)]))
+        owner, known = self.tracker.instance_of, self.tracker.instances
+        moved = np.flatnonzero(owner != self._instance[: len(owner)])
+        shown = {i: (one.class_index, one.score) for i, one in known.items()}
+        altered = [self.tracker.slots_of(i) for i, look in shown.items() if self._shown.get(i) != look]
+        self._shown = shown
+        slots = np.unique(np.concatenate([changed, delta.dirty(), moved, *altered]).astype(np.int32))
+        slots = slots[self.map.alive[slots]]
+        semantic, instance = self.runner.prediction.semantic[slots], owner[slots]
         class_index = semantic.argmax(1).astype(np.uint8)
-        confidence = semantic[np.arange(len(live)), class_index]
-        instance = self.tracker.instance_of[live]
+        confidence = semantic[np.arange(len(slots)), class_index]
         ids, inverse = np.unique(instance, return_inverse=True)
-        known = [self.tracker.instances.get(int(i)) for i in ids]
-        id_class = np.array([k.class_index if k else IGNORE for k in known], np.uint8)
-        id_score = np.array([k.score if k else 0.0 for k in known], np.float32)
+        looks = [shown.get(int(i), (IGNORE, 0.0)) for i in ids]
         owned = instance > 0
-        class_index[owned], confidence[owned] = id_class[inverse][owned], id_score[inverse][owned]
-        count = self.map.capacity
-        new: tuple[np.ndarray, ...] = (np.zeros(count, np.uint8), np.zeros(count, np.uint32), np.zeros(count, np.float32))
-        for array, values in zip(new, (class_index, instance, confidence), strict=True):
-            array[live] = values
-        differs = np.zeros(self.map.capacity, bool)
-        differs[delta.dirty()] = True
-        count = len(self._instance)
-        before: tuple[np.ndarray, ...] = (self._class_index, self._instance, self._confidence)
-        for array, old in zip(new, before, strict=True):
-            differs[:count] |= np.abs(array[:count].astype(np.float64) - old) > 1e-3
-        self._class_index, self._instance, self._confidence = new
-        return live[differs[live]]
+        class_index[owned] = np.array([look[0] for look in looks], np.uint8)[inverse][owned]
+        confidence[owned] = np.array([look[1] for look in looks], np.float32)[inverse][owned]
+        new = np.zeros(self.map.capacity, bool)
+        new[delta.dirty()] = True
+        differs = (
+            new[slots] | (class_index != self._class_index[slots]) | (instance != self._instance[slots])
+            | (np.abs(confidence - self._confidence[slots]) > 1e-3)
+        )
+        self._instance[moved] = owner[moved]
+        relabelled = slots[differs]
+        self._class_index[relabelled], self._confidence[relabelled] = class_index[differs], confidence[differs]
+        return relabelled
 
 
 @contextmanager

@@ -118,6 +118,10 @@ class InstanceTracker:
         """[capacity] uint32 instance id per slot, 0 = none."""
         return self._history.instance_of
 
+    def slots_of(self, i: int) -> np.ndarray:
+        """Slots [n] of the voxels of an instance that has some."""
+        return self._alive(i)
+
     def associate(self, segmentation: Segmentation, voxel_map: Map, stamp_ns: int, delta: Delta) -> list[TrackEvent]:
         """Match the segments that changed to the instances they were made of.
 
