@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--weights", type=Path, default=None, metavar="FILE", help="safetensors file instead of the shipped weights"
     )
     parser.add_argument(
-        "--passes", choices=("full", "incremental"), default="full", help="recompute the whole map, or what changed"
+        "--passes", choices=("incremental", "full"), default="incremental", help="recompute what changed, or the whole map"
     )
     parser.add_argument(
         "--timeout", type=float, default=120.0, metavar="S", help="longest wait for the last updates, s (default 120)"
