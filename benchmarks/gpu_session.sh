@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # What has to be seen on a machine with an NVIDIA GPU:  bash benchmarks/gpu_session.sh OUT
-# PYTHON names an interpreter with torch (CUDA), Triton and the package's dependencies; ROS is not needed. Some twenty minutes.
+# PYTHON names an interpreter with torch (CUDA), Triton and the package's dependencies; ROS is not needed. Some twenty minutes
+# (guessed: it has not run on one). What is done is in OUT as soon as it is; what matters most comes first.
 # DEVICE=cpu runs the same on a few voxels and steps, the kernels under Triton's interpreter: does the script hold together?
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -14,16 +15,18 @@ if [ "$DEVICE" = cuda ]; then
     "$PYTHON" -c 'import torch; assert torch.cuda.is_available(), "torch sees no GPU: install a CUDA build of it (docs/gpu.md)"'
     "$PYTHON" -c 'from instseg_ros.sparse import triton_kernels as t; assert t.available(), "Triton >= 3.2 is missing (docs/gpu.md)"'
     "$PYTHON" setup.py -q build_ext --inplace
-    kernels=() steps=200 interpret=0
+    kernels=() incremental=() steps=200 interpret=0
 else
     kernels=(--sizes 60 --sweep-size 60 --rounds 1 --channels 8 12) steps=2 interpret=1
+    incremental=(--sizes 3000 --exact-voxels 1500 --histories 1 --rounds 1)
 fi
 
-echo "== Triton kernels: tests"
+echo "== tests of the kernels and of the incremental network"
 if "$PYTHON" -c 'import pytest' 2> /dev/null; then
     "$PYTHON" -m pytest -q -p no:cacheprovider test/sparse/test_triton_kernels.py
+    INSTSEG_TEST_DEVICE=$DEVICE "$PYTHON" -m pytest -q -p no:cacheprovider test/sparse/test_device.py
 else
-    echo "pytest is not installed: the benchmark below still compares every kernel to torch"
+    echo "pytest is not installed: the benchmarks below still compare every kernel to torch, and a refresh to a full pass on the CPU"
 fi
 
 echo "== network on CPU and GPU"
@@ -64,6 +67,9 @@ for name, values in outputs[0].items():
 write_report(path, figures)
 print(figures)
 PY
+
+echo "== refresh against full pass, 1 % of a map revealed"
+"$PYTHON" benchmarks/gpu_incremental.py "$out/gpu_incremental.json" --device "$DEVICE" "${incremental[@]}"
 
 echo "== training in mixed precision"
 data=$(mktemp -d)

@@ -70,7 +70,8 @@ class DeviceIncrementalNetwork:
         self.program = compile_network(net).to(self.device)
         self._weights = [layer.weight.detach().to(dtype) for layer in self.program.layers]
         self._replay = replay and self.device.type == "cuda"
-        self._true = torch.ones((), dtype=torch.bool, device=self.device)
+        self._true = torch.ones((), dtype=torch.bool, device=self.device)  # numbers that are no tensors would be sent each time
+        self._none = torch.full((), -1, dtype=torch.int32, device=self.device)
         self.reset()
 
     def reset(self) -> None:
@@ -207,7 +208,7 @@ class DeviceIncrementalNetwork:
                 x, self._tables.read(layer), rows, self._weights[i], layer.bias, residual, layer.relu, self._cache[i],
                 self._threshold[i, :1], self._added.levels[layer.level])
             torch.sum(moved, 0, keepdim=True, dtype=torch.int32, out=counts[1, i : i + 1])
-            replaced = torch.where(moved, rows, -1)
+            replaced = torch.where(moved, rows, self._none)
             changed.append(replaced if before is None else torch.cat([before[i], replaced]))
             if everything and self.tolerance:  # of the first rows seen, so that a stopped wave does not depend on later ones
                 magnitude = self._cache[i].abs().sum(dtype=torch.float32) / (counts[0, i] * layer.weight.shape[2]).clamp(min=1)
@@ -228,7 +229,7 @@ class DeviceIncrementalNetwork:
         place = torch.cumsum(mark[:-1], 0, dtype=torch.int32)  # without the row for "none"
         count.copy_(place[-1:])
         rows = torch.searchsorted(place, self._numbers[:length], out_int32=True)  # the k-th is where the count reaches k
-        return torch.where(rows < len(place), rows, -1)
+        return torch.where(rows < len(place), rows, self._none)
 
     # -- after the wave
 

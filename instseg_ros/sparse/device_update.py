@@ -57,7 +57,7 @@ def _plain_update(
         replace = (value.float() - cache[part].float()).abs().amax(1) > threshold
         replace |= fresh[part]
         replace &= part >= 0
-        cache.index_put_((torch.where(replace, part, -1),), value)
+        cache.index_put_((part.masked_fill(~replace, -1),), value)
         cache[-1].zero_()
         moved[begin : begin + block] = replace
     return moved

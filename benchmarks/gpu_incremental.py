@@ -1,0 +1,192 @@
+"""Refresh against full pass on a GPU, one percent of a map revealed; the outputs are compared with a full pass on the CPU first.
+
+    python benchmarks/gpu_incremental.py OUT.json                 # on a GPU
+
+Without one, to see that it holds together:
+
+    python benchmarks/gpu_incremental.py OUT.json --device cpu --sizes 3000 --exact-voxels 1500 --rounds 1
+
+Both run in turns in one process, with the same kernels and precision. The full pass has features and tables on the device at hand;
+the refresh counts everything from the map's change on the host to the changed outputs on the host. `launched` is how the segmenter
+runs it, `replayed` the same launches recorded as a CUDA graph.
+"""
+
+import argparse
+import time
+from collections.abc import Callable, Iterator
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from gpu_kernels import in_precision, tf32
+
+from instseg_ros.benchmarks.incremental import Building, random_history, relative_difference
+from instseg_ros.benchmarks.surfaces import VOXEL_SIZE_M
+from instseg_ros.config import SegmenterConfig
+from instseg_ros.mapping.voxel_map import VoxelMap
+from instseg_ros.models.network import InstanceNet, input_features
+from instseg_ros.models.weights import load_weights
+from instseg_ros.report import write_report
+from instseg_ros.sparse.device import DeviceIncrementalNetwork
+from instseg_ros.sparse.program import compile_network
+from instseg_ros.sparse.runner import FullPassRunner
+
+DTYPES = {"float32": torch.float32, "tf32": torch.float32, "float16": torch.float16}
+EXACT = 1e-4
+"""Largest difference to a full pass, relative to the output's largest value, that tolerance 0 may leave in float32."""
+
+Row = dict[str, Any]
+
+
+def synchronized_ms(call: Callable[[], object], device: torch.device) -> float:
+    """Time of a call, all work on the device included."""
+    wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
+    wait()
+    start = time.perf_counter()
+    call()
+    wait()
+    return (time.perf_counter() - start) * 1e3
+
+
+def exactness(net: InstanceNet, device: torch.device, voxels: int, histories: int) -> Iterator[Row]:
+    """Tolerance 0 after histories of insertions, recolourings and deletions, and after a patch was revealed, against the CPU."""
+    for replay in (False, True):
+        for number in range(histories):
+            map_ = VoxelMap(VOXEL_SIZE_M, depth=len(net.config.channels))
+            network = DeviceIncrementalNetwork(net, device, replay=replay)
+            for delta in random_history(np.random.default_rng(number), map_):
+                network.refresh(map_, delta)
+            yield {"row": "exact", "replay": replay, "voxels": len(map_), "max_rel_diff": relative_difference(net, map_, network)}
+        building = Building.made_up(voxels, 0.01)
+        map_ = VoxelMap(VOXEL_SIZE_M, depth=len(net.config.channels))
+        network = DeviceIncrementalNetwork(net, device, replay=replay)
+        network.refresh(map_, map_.apply(building.update(np.ones(voxels, bool))))
+        for _ in range(3):  # the third time it is replayed
+            network.refresh(map_, map_.apply(building.removal()))
+            network.refresh(map_, map_.apply(building.update(building.patch)))
+        yield {"row": "exact", "replay": replay, "voxels": len(map_), "max_rel_diff": relative_difference(net, map_, network)}
+
+
+class Bench:
+    """A building in a network on the device, with what a full pass over it needs."""
+
+    def __init__(self, net: InstanceNet, building: Building, device: torch.device, precision: str, replay: bool) -> None:
+        self.device, self.building, self.precision = device, building, precision
+        dtype = DTYPES[precision]
+        self.map = VoxelMap(VOXEL_SIZE_M, depth=len(net.config.channels))
+        self.network = DeviceIncrementalNetwork(net, device, SegmenterConfig().tolerance, dtype=dtype, replay=replay)
+        delta = self.map.apply(building.update(np.ones(len(building.coords), bool)))
+        self.first_ms = synchronized_ms(lambda: self.network.refresh(self.map, delta), device)
+        self.program = in_precision(compile_network(net).to(device), dtype)
+        features = input_features(self.map.colors[: len(self.map)], self.map.coords[: len(self.map)], net.config)
+        self.features = torch.from_numpy(features).to(device, dtype)
+        self.tables = self.map.pyramid.tables().to(device)  # revealing a patch again leaves as many rows
+
+    def full_pass_ms(self) -> float:
+        """One pass over the whole map."""
+        return synchronized_ms(lambda: self.program.run(self.features, self.tables), self.device)
+
+    def reveal(self, timed: Callable[[Callable[[], object]], Any]) -> Any:
+        """Take the patch away, and see it again under the clock."""
+        self.network.refresh(self.map, self.map.apply(self.building.removal()))
+        delta = self.map.apply(self.building.update(self.building.patch))
+        return timed(lambda: self.network.refresh(self.map, delta))
+
+    def refresh_ms(self) -> float:
+        """The refresh after the patch was revealed."""
+        return float(self.reveal(lambda call: synchronized_ms(call, self.device)))
+
+    def measure(self, net: InstanceNet, rounds: int) -> Row:
+        """Medians over full passes and refreshes in turns, what was due, and how far the outputs are from a full pass on the CPU."""
+        for _ in range(4):  # compiled, grown and, where asked for, recorded
+            self.refresh_ms()
+            self.full_pass_ms()
+        full, refresh = (list(times) for times in zip(*((self.full_pass_ms(), self.refresh_ms()) for _ in range(rounds)), strict=True))
+        statistics = self.network.statistics
+        cost = [layer.weight.numel() for layer in self.program.layers]
+        due = sum(s.due * c for s, c in zip(statistics, cost, strict=True))
+        on_cpu = FullPassRunner(net)
+        on_cpu.refresh(self.map)
+        live = self.map.live_slots()
+        got, want = (p.semantic[live].argmax(1) for p in (self.network.prediction, on_cpu.prediction))
+        return {
+            "row": "revealed", "precision": self.precision, "way": "replayed" if self.network._recorded else "launched",
+            "voxels": len(self.map), "tolerance": self.network.tolerance, "first_refresh_ms": round(self.first_ms, 1),
+            "full_ms": round(float(np.median(full)), 3), "refresh_ms": round(float(np.median(refresh)), 3),
+            "refresh_ms_max": round(max(refresh), 3), "speedup": round(float(np.median(full) / np.median(refresh)), 2),
+            "due_share": round(due / sum(s.rows * c for s, c in zip(statistics, cost, strict=True)), 5),
+            "label_agreement": float((got == want).mean()), "bytes_cached": self.network.nbytes(),
+            "peak_bytes": torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else 0,
+        }
+
+    def profile(self) -> str:
+        """Where the time of one refresh goes, as a table."""
+        activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
+
+        def profiled(call: Callable[[], object]) -> str:
+            with torch.profiler.profile(activities=activities) as profiler:
+                call()
+                torch.cuda.synchronize()
+            return str(profiler.key_averages().table(sort_by="self_cuda_time_total", row_limit=25, max_name_column_width=60))
+
+        return str(self.reveal(profiled))
+
+
+def speeds(net: InstanceNet, device: torch.device, sizes: list[int], rounds: int) -> Iterator[Row]:
+    """One percent revealed, by size, precision and way of launching."""
+    for size, precision, replay in product(sizes, DTYPES, (False, True)):
+        if replay and device.type != "cuda":
+            continue
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        with tf32(precision == "tf32"):
+            bench = Bench(net, Building.made_up(size, 0.01), device, precision, replay)
+            yield bench.measure(net, rounds)
+            if device.type == "cuda" and precision == "float32":
+                print(bench.profile(), flush=True)
+
+
+def figures_of(rows: list[Row], device: torch.device) -> dict[str, float]:
+    """`speedup_1pct_cuda` is the way the segmenter takes at 300 k voxels; the others carry size, precision and way in their names."""
+    figures: dict[str, float] = {}
+    exact = [row["max_rel_diff"] for row in rows if row["row"] == "exact"]
+    if exact:
+        figures["device_exact_max_rel_diff"] = max(exact)
+    for row in rows:
+        if row["row"] == "revealed":
+            name = f"{row['voxels'] // 1000}k_{row['precision']}_{row['way']}"
+            figures[f"speedup_1pct_{device.type}_{name}"] = row["speedup"]
+            figures[f"label_agreement_{name}"] = row["label_agreement"]
+            if (row["precision"], row["way"], device.type) == ("float32", "launched", "cuda"):
+                for size, suffix in ((300_000, ""), (1_000_000, "_1m")):
+                    if row["voxels"] == size:
+                        figures[f"speedup_1pct_cuda{suffix}"] = row["speedup"]
+    return figures
+
+
+def main() -> None:
+    """Measure and write; a difference that is too large ends it."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("json", type=Path)
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--weights", default="", help="safetensors file; empty = the weights shipped with the package")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[300_000, 1_000_000], metavar="VOXELS")
+    parser.add_argument("--exact-voxels", type=int, default=50_000, help="of the map that tolerance 0 is checked on")
+    parser.add_argument("--histories", type=int, default=5, help="random ones that tolerance 0 is checked on")
+    parser.add_argument("--rounds", type=int, default=15)
+    args = parser.parse_args()
+    device, net = torch.device(args.device), load_weights(args.weights)
+    rows: list[Row] = []
+    for part in (exactness(net, device, args.exact_voxels, args.histories), speeds(net, device, args.sizes, args.rounds)):
+        for row in part:
+            rows.append(row)
+            print(row, flush=True)
+            write_report(args.json, figures_of(rows, device), rows)  # what is done is kept if the time runs out
+            if row["row"] == "exact" and not row["max_rel_diff"] <= EXACT:
+                raise SystemExit(f"the refresh differs from a full pass: {row}")
+
+
+if __name__ == "__main__":
+    main()
