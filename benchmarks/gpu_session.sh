@@ -2,12 +2,14 @@
 # What has to be seen on a machine with an NVIDIA GPU:  bash benchmarks/gpu_session.sh OUT
 # PYTHON names an interpreter with torch (CUDA), Triton and the package's dependencies; ROS is not needed. Some twenty minutes
 # (guessed: it has not run on one). What is done is in OUT as soon as it is; what matters most comes first.
+# PARTS="incremental training" runs some of: tests network incremental training kernels.
 # DEVICE=cpu runs the same on a few voxels and steps, the kernels under Triton's interpreter: does the script hold together?
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=$(mkdir -p "${1:-out/gpu}" && cd "${1:-out/gpu}" && pwd)
 PYTHON=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
 DEVICE=${DEVICE:-cuda}
+PARTS=${PARTS:-tests network incremental training kernels}
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
 exec > >(tee "$out/log.txt") 2>&1
 
@@ -15,22 +17,23 @@ if [ "$DEVICE" = cuda ]; then
     "$PYTHON" -c 'import torch; assert torch.cuda.is_available(), "torch sees no GPU: install a CUDA build of it (docs/gpu.md)"'
     "$PYTHON" -c 'from instseg_ros.sparse import triton_kernels as t; assert t.available(), "Triton >= 3.2 is missing (docs/gpu.md)"'
     "$PYTHON" setup.py -q build_ext --inplace
-    kernels=() incremental=() steps=200 interpret=0
+    kernel_options=() incremental_options=() steps=200 interpret=0
 else
-    kernels=(--sizes 60 --sweep-size 60 --rounds 1 --channels 8 12) steps=2 interpret=1
-    incremental=(--sizes 3000 --exact-voxels 1500 --histories 1 --rounds 1)
+    kernel_options=(--sizes 60 --sweep-size 60 --rounds 1 --channels 8 12) steps=2 interpret=1
+    incremental_options=(--sizes 3000 --exact-voxels 1500 --histories 1 --rounds 1)
 fi
 
-echo "== tests of the kernels and of the incremental network"
-if "$PYTHON" -c 'import pytest' 2> /dev/null; then
-    "$PYTHON" -m pytest -q -p no:cacheprovider test/sparse/test_triton_kernels.py
+tests() {
+    if ! "$PYTHON" -c 'import pytest' 2> /dev/null; then
+        echo "pytest is not installed: the benchmarks still compare every kernel to torch, and a refresh to a full pass on the CPU"
+        return 0
+    fi
+    "$PYTHON" -m pytest -q -p no:cacheprovider test/sparse/test_triton_kernels.py || return 1
     INSTSEG_TEST_DEVICE=$DEVICE "$PYTHON" -m pytest -q -p no:cacheprovider test/sparse/test_device.py
-else
-    echo "pytest is not installed: the benchmarks below still compare every kernel to torch, and a refresh to a full pass on the CPU"
-fi
+}
 
-echo "== network on CPU and GPU"
-"$PYTHON" - "$out/gpu.json" "$DEVICE" <<'PY'
+network() {  # on CPU and GPU
+    "$PYTHON" - "$out/gpu.json" "$DEVICE" <<'PY'
 import sys
 import time
 
@@ -67,19 +70,29 @@ for name, values in outputs[0].items():
 write_report(path, figures)
 print(figures)
 PY
+}
 
-echo "== refresh against full pass, 1 % of a map revealed"
-"$PYTHON" benchmarks/gpu_incremental.py "$out/gpu_incremental.json" --device "$DEVICE" "${incremental[@]}"
+incremental() {  # refresh against full pass, 1 % of a map revealed
+    "$PYTHON" benchmarks/gpu_incremental.py "$out/gpu_incremental.json" --device "$DEVICE" "${incremental_options[@]}"
+}
 
-echo "== training in mixed precision"
 data=$(mktemp -d)
 trap 'rm -rf "$data"' EXIT
-count=$([ "$DEVICE" = cuda ] && echo 8 || echo 1)
-"$PYTHON" -m instseg_ros.cli simulate rooms --count "$count" --split train --jobs 4 --out "$data"
-"$PYTHON" -m instseg_ros.cli simulate rooms --count 1 --split validation --jobs 2 --out "$data"
-"$PYTHON" -m instseg_ros.cli train rooms --data "$data" --out "$data/run" --device "$DEVICE" --steps "$steps" \
-    --validate-every "$((steps / 2))" --checkpoint-every "$((steps / 2))"
+training() {  # in mixed precision
+    "$PYTHON" -m instseg_ros.cli simulate rooms --count "$([ "$DEVICE" = cuda ] && echo 8 || echo 1)" --split train --jobs 4 --out "$data" &&
+        "$PYTHON" -m instseg_ros.cli simulate rooms --count 1 --split validation --jobs 2 --out "$data" &&
+        "$PYTHON" -m instseg_ros.cli train rooms --data "$data" --out "$data/run" --device "$DEVICE" --steps "$steps" \
+            --validate-every "$((steps / 2))" --checkpoint-every "$((steps / 2))"
+}
 
-echo "== Triton kernels: times against torch, and tiles"
-TRITON_INTERPRET=$interpret "$PYTHON" benchmarks/gpu_kernels.py "$out/gpu_kernels.json" --device "$DEVICE" "${kernels[@]}"
-echo "== done: $out"
+kernels() {  # times against torch, and tiles
+    TRITON_INTERPRET=$interpret "$PYTHON" benchmarks/gpu_kernels.py "$out/gpu_kernels.json" --device "$DEVICE" "${kernel_options[@]}"
+}
+
+failed=()
+for part in $PARTS; do
+    echo "== $part"
+    "$part" || failed+=("$part")  # the others are worth having all the same
+done
+echo "== done: $out; failed: ${failed[*]:-none}"
+[ ${#failed[@]} -eq 0 ]

@@ -66,7 +66,7 @@ class DeviceIncrementalNetwork:
         self.config, self.floor_z_m, self.tolerance, self.dtype = net.config, floor_z_m, tolerance, dtype
         self.device = torch.device(device)
         if self.device.type == "cuda" and not torch.cuda.is_available():
-            raise ConfigError("torch sees no GPU: set device to cpu, or install a CUDA build of torch and a driver (docs/gpu.md)")
+            raise ConfigError("torch sees no GPU: set device to cpu or install a driver and a CUDA torch (docs/gpu.md)")
         self.program = compile_network(net).to(self.device)
         self._weights = [layer.weight.detach().to(dtype) for layer in self.program.layers]
         self._replay = replay and self.device.type == "cuda"
@@ -90,6 +90,11 @@ class DeviceIncrementalNetwork:
         self._empty = True
         self.prediction = Prediction(*(np.zeros((0, n), np.float32) for n in (NUM_CLASSES, self.config.embedding_dim, 3)))
         self.statistics: list[LayerStatistics] = []
+
+    @property
+    def recorded(self) -> bool:
+        """Whether the wave is recorded, to be replayed while it fits."""
+        return self._recorded is not None
 
     @torch.no_grad()
     def refresh(self, voxels: VoxelMap, delta: MapDelta) -> np.ndarray:
