@@ -12,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_incremental import random_step
 from test_program import random_update, small_net
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from instseg_ros.config import SegmenterConfig
 from instseg_ros.errors import ConfigError
@@ -120,6 +122,35 @@ def test_the_wave_is_that_of_the_cpu():
                 assert got.due == pytest.approx(want.due, rel=0.02, abs=20)
                 assert got.changed == pytest.approx(want.changed, rel=0.05, abs=20)
         assert 0 < len(slots) < 0.25 * len(voxels)
+
+
+class NoHost(TorchDispatchMode):
+    """Refuses operations on tensors of the host."""
+
+    operations = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        self.operations += 1
+        for leaf in tree_leaves((args, kwargs, out)):
+            assert not isinstance(leaf, torch.Tensor) or leaf.device.type == "meta", f"{func} sends something"
+        return out
+
+
+def test_the_wave_never_waits_for_the_device():
+    """On "meta" tensors have no values: whatever would ask for one, to copy it or to know a size, raises."""
+    net, voxels = small_net(0), VoxelMap(0.05, depth=3)
+    network = DeviceIncrementalNetwork(net, "meta", 0.01)
+    delta = voxels.apply(floor(30))
+    network._fit(voxels)
+    for everything in (True, False):
+        network._take_in(voxels, delta, everything)
+        with torch.no_grad(), NoHost() as watched:
+            wave = network._wave([64, 32, 16], everything)
+        assert watched.operations > len(network.program.layers)
+        assert [len(rows) for rows in wave.changed[:2]] == [64, 64] and wave.counts.shape == (2, len(network.program.layers))
+    with pytest.raises(RuntimeError):
+        wave.counts.cpu().numpy()
 
 
 def test_nothing_changed_nothing_done():
