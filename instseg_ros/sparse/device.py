@@ -19,23 +19,55 @@ from instseg_ros.labels import NUM_CLASSES
 from instseg_ros.mapping.voxel_map import MapDelta, VoxelMap
 from instseg_ros.models.network import InstanceNet, input_features, input_width
 from instseg_ros.sparse.device_tables import DeviceTables, LevelArray, upload
-from instseg_ros.sparse.device_update import update_rows
+from instseg_ros.sparse.device_update import Part, reach_rows, update_rows
 from instseg_ros.sparse.incremental import LayerStatistics
 from instseg_ros.sparse.program import INPUT, Layer, compile_network
 from instseg_ros.sparse.runner import Prediction
 
 _SHORTEST = 4096  # of the lists of due rows
-_ALIGNED_FLOATS = 4  # thresholds stand 16 bytes apart, so that one compiled kernel serves all layers of a shape
+_APART = 4  # numbers of a layer stand 16 bytes apart, so that one compiled kernel serves all layers of a shape
 
 
 @dataclass(frozen=True)
 class _Wave:
     """What a wave left behind, on the device."""
 
-    changed: list[Tensor]
-    """Per layer [n] int32: rows that were replaced, -1 between them."""
+    changed: list[list[tuple[Tensor, Tensor]]]
+    """Per layer: lists of rows [n] int32 (-1 = none), and which of them were replaced [n] bool."""
     counts: Tensor
-    """[2, layers] int32: rows due, rows replaced."""
+    """[2 * layers] int32: rows due by layer, rows replaced by layer in the order of `_layers_of_level`."""
+
+
+@dataclass(frozen=True)
+class _Change:
+    """What the map's change alone makes due, per level lists padded with -1, in one tensor that stays in its place."""
+
+    lengths: tuple[int, ...]
+    lists: Tensor
+    dirty: Tensor
+    """Rows of the finest level with new features."""
+    retabled: list[Tensor]
+    rechilded: list[Tensor]
+    added: list[Tensor]
+
+    @staticmethod
+    def empty(lengths: tuple[int, ...], device: torch.device) -> "_Change":
+        """Room for so many rows per level."""
+        lists = torch.full((lengths[0] + 3 * sum(lengths),), -1, dtype=torch.int32, device=device)
+        dirty, *parts = lists.split([lengths[0], *lengths, *lengths, *lengths])
+        depth = len(lengths)
+        return _Change(lengths, lists, dirty, parts[:depth], parts[depth : 2 * depth], parts[2 * depth :])
+
+    def send(self, dirty: np.ndarray, *lists: Sequence[np.ndarray]) -> None:
+        """Fill it from the host: rows of the finest level, then retabled, rechilded and added rows per level."""
+        packed = np.full(len(self.lists), -1, np.int32)
+        begin = 0
+        every = [dirty, *(rows for parts in lists for rows in parts)]
+        for rows, length in zip(every, self.lengths[:1] + 3 * self.lengths, strict=True):
+            assert len(rows) <= length
+            packed[begin : begin + len(rows)] = rows
+            begin += length
+        self.lists.copy_(torch.from_numpy(packed))
 
 
 class DeviceIncrementalNetwork:
@@ -69,23 +101,24 @@ class DeviceIncrementalNetwork:
             raise ConfigError("torch sees no GPU: set device to cpu or install a driver and a CUDA torch (docs/gpu.md)")
         self.program = compile_network(net).to(self.device)
         self._weights = [layer.weight.detach().to(dtype) for layer in self.program.layers]
+        levels = [layer.level for layer in self.program.layers]
+        self._layers_of_level = [[i for i, own in enumerate(levels) if own == level] for level in range(max(levels) + 1)]
         self._replay = replay and self.device.type == "cuda"
-        self._true = torch.ones((), dtype=torch.bool, device=self.device)  # numbers that are no tensors would be sent each time
-        self._none = torch.full((), -1, dtype=torch.int32, device=self.device)
+        self._true = torch.ones((), dtype=torch.bool, device=self.device)
         self.reset()
 
     def reset(self) -> None:
         """Forget all outputs; the next refresh computes the whole map."""
         layers, device = self.program.layers, self.device
-        self._recorded: tuple[tuple[int, ...], torch.cuda.CUDAGraph, _Wave] | None = None
+        self._recorded: tuple[torch.cuda.CUDAGraph, _Wave] | None = None
         self._last_lengths: tuple[int, ...] = ()
         self._tables = DeviceTables(len(self.config.channels), device)
         self._features = torch.zeros(0, input_width(self.config), dtype=self.dtype, device=device)
         self._cache = [torch.zeros(0, layer.weight.shape[2], dtype=self.dtype, device=device) for layer in layers]
-        self._added, self._retabled, self._rechilded = (LevelArray(device, torch.bool, 0) for _ in range(3))
-        self._reading, self._mark = (LevelArray(device, torch.bool, 0) for _ in range(2))
-        self._numbers = torch.zeros(0, dtype=torch.int32, device=device)
-        self._threshold = torch.zeros(len(layers), _ALIGNED_FLOATS, device=device)
+        self._fresh, self._stamp = LevelArray(device, torch.bool, 0), LevelArray(device, torch.int32, 0)
+        self._epoch = torch.arange(2, len(layers) + 2, dtype=torch.int32, device=device)[:, None].repeat(1, _APART)
+        self._threshold = torch.zeros(len(layers), _APART, device=device)
+        self._change = _Change.empty((0,) * len(self.config.channels), device)
         self._lengths = [_SHORTEST] * len(self.config.channels)
         self._empty = True
         self.prediction = Prediction(*(np.zeros((0, n), np.float32) for n in (NUM_CLASSES, self.config.embedding_dim, 3)))
@@ -111,12 +144,11 @@ class DeviceIncrementalNetwork:
         self._empty = everything and not len(voxels)
         self._fit(voxels)
         self._take_in(voxels, delta, everything)
-        lengths = tuple(size if everything else min(n, size) for n, size in zip(self._lengths, self._tables.sizes, strict=True))
-        wave = self._run(lengths, everything)
-        due, replaced = wave.counts.cpu().numpy()
-        if self._too_long(due, lengths):
+        wave = self._run(everything)
+        due, replaced = self._read_counts(wave)
+        if any(n > self._change.lengths[layer.level] for n, layer in zip(due, self.program.layers, strict=True)):
             wave = self._wave(tuple(self._tables.sizes), everything, wave.changed)
-            due, replaced = wave.counts.cpu().numpy()
+            due, replaced = self._read_counts(wave)
         names = [(layer.name, len(voxels.pyramid.levels[layer.level])) for layer in self.program.layers]
         self.statistics = [LayerStatistics(*name, int(n), int(m)) for name, n, m in zip(names, due, replaced, strict=True)]
         if not everything:
@@ -137,9 +169,8 @@ class DeviceIncrementalNetwork:
             self._features = _grown_tensor(self._features, sizes[0])
             for i, layer in enumerate(self.program.layers):
                 self._cache[i] = _grown_tensor(self._cache[i], sizes[layer.level])
-            for array in (self._added, self._retabled, self._rechilded, self._reading, self._mark):
-                array.fit(sizes)
-            self._numbers = torch.arange(1, max(sizes) + 1, dtype=torch.int32, device=self.device)
+            self._fresh.fit(sizes)
+            self._stamp.fit(sizes)
         p = self.prediction
         if len(p.semantic) < voxels.capacity:
             self.prediction = Prediction(*(_grown(a, voxels.capacity) for a in (p.semantic, p.embedding, p.offset)))
@@ -155,91 +186,87 @@ class DeviceIncrementalNetwork:
             self._tables.follow(pyramid, delta.pyramid)
             added, retabled, rechilded = delta.pyramid.added, delta.pyramid.retabled, delta.pyramid.rechilded
             dirty = delta.dirty()
-            self._lengths = [max(n, _power_of_two(4 * len(rows))) for n, rows in zip(self._lengths, retabled, strict=True)]
+            needed = [4 * max(len(rows) for rows in lists) for lists in zip(added, retabled, rechilded, strict=True)]
+            needed[0] = max(needed[0], 4 * len(dirty))
+            self._lengths = [max(n, _power_of_two(m)) for n, m in zip(self._lengths, needed, strict=True)]
+        lengths = tuple(size if everything else min(n, size) for n, size in zip(self._lengths, self._tables.sizes, strict=True))
+        if self._change.lengths != lengths:
+            self._recorded = None
+            self._change = _Change.empty(lengths, self.device)
+        self._change.send(dirty, retabled, rechilded, added)
         features = input_features(voxels.colors[dirty], voxels.coords[dirty], self.config, self.floor_z_m)
-        marks = (self._added, self._retabled, self._rechilded)
-        places = [array.place(rows) for array, rows in zip(marks, (added, retabled, rechilded), strict=True)]
-        rows, values, *sent = upload(self.device, [dirty.astype(np.int32), features, *places])
+        rows, values, fresh = upload(self.device, [dirty.astype(np.int32), features, self._fresh.place(added)])
         self._features.index_put_((rows.long(),), values.to(self.dtype))
-        for array, place in zip(marks, sent, strict=True):
-            array.clear()
-            array.put(place, self._true)
-        # What reads the input is due where that changed. It is marked here, as the length of this list is not fixed.
-        for layer in self.program.layers:
-            if layer.source == INPUT:
-                reading = self._reading.levels[layer.level]
-                reading.copy_(self._seed(layer))
-                reading.index_put_((self._tables.reached(layer)[rows.long()].long(),), self._true)
-
-    def _seed(self, layer: Layer) -> Tensor:
-        """[size] bool: rows of the layer that are due whatever its source did."""
-        marks = {"neighbors": self._retabled, "children": self._rechilded, "up": self._added}[layer.table]
-        return marks.levels[layer.level]
+        self._fresh.clear()
+        self._fresh.put(fresh, self._true)
 
     # -- the wave: nothing in it waits for the device
 
-    def _run(self, lengths: tuple[int, ...], everything: bool) -> _Wave:
-        """The wave, replayed where it was recorded with the same lengths."""
-        if everything or not self._replay:
-            return self._wave(lengths, everything)
-        if self._recorded is not None and self._recorded[0] == lengths:
-            self._recorded[1].replay()
-            return self._recorded[2]
+    def _run(self, everything: bool) -> _Wave:
+        """The wave, replayed where it was recorded."""
+        lengths = self._change.lengths
+        if self._recorded is not None and not everything:
+            self._recorded[0].replay()
+            return self._recorded[1]
         wave = self._wave(lengths, everything)
-        if self._last_lengths == lengths:  # the second time: recording takes longer than a wave, and all kernels are compiled
-            graph = torch.cuda.CUDAGraph()
-            self._recorded = None
-            with torch.cuda.device(self.device), torch.cuda.graph(graph, capture_error_mode="thread_local"):
-                recorded = self._wave(lengths, everything)
-            self._recorded = (lengths, graph, recorded)
-        self._last_lengths = lengths
+        if self._replay and not everything:
+            if self._last_lengths == lengths:  # the second time: recording takes longer than a wave, and all is compiled
+                graph = torch.cuda.CUDAGraph()
+                with torch.cuda.device(self.device), torch.cuda.graph(graph, capture_error_mode="thread_local"):
+                    recorded = self._wave(lengths, everything)
+                self._recorded = (graph, recorded)
+            self._last_lengths = lengths
         return wave
 
-    def _wave(self, lengths: Sequence[int], everything: bool, before: list[Tensor] | None = None) -> _Wave:
+    def _wave(
+        self, lengths: Sequence[int], everything: bool, before: list[list[tuple[Tensor, Tensor]]] | None = None
+    ) -> _Wave:
         """Recompute what the change reaches.
 
         Args:
             lengths: of the lists of due rows, per level.
-            everything: all rows are marked as new, so there is no need to follow what changed.
+            everything: all rows are listed as new, so there is no need to follow what changed.
             before: rows replaced by an earlier wave after the same change, per layer: they count as changed.
         """
-        changed: list[Tensor] = []
-        counts = torch.zeros(2, len(self.program.layers), dtype=torch.int32, device=self.device)
-        for i, layer in enumerate(self.program.layers):
-            rows = self._due(layer, changed, lengths[layer.level], counts[0, i : i + 1], everything)
+        layers = self.program.layers
+        changed: list[list[tuple[Tensor, Tensor]]] = []
+        self._epoch.add_(len(layers))
+        due = torch.zeros(len(layers), _APART, dtype=torch.int32, device=self.device)
+        lists = torch.full((sum(lengths[layer.level] for layer in layers),), -1, dtype=torch.int32, device=self.device)
+        for i, (layer, rows) in enumerate(zip(layers, lists.split([lengths[layer.level] for layer in layers]), strict=True)):
+            parts = self._reasons(layer, [] if everything else changed)
+            reach_rows(parts, self._stamp.levels[layer.level], self._epoch[i, :1], rows, due[i, :1])
             x = self._features if layer.source == INPUT else self._cache[layer.source]
             residual = None if layer.residual is None else self._cache[layer.residual]
             moved = update_rows(
                 x, self._tables.read(layer), rows, self._weights[i], layer.bias, residual, layer.relu, self._cache[i],
-                self._threshold[i, :1], self._added.levels[layer.level])
-            torch.sum(moved, 0, keepdim=True, dtype=torch.int32, out=counts[1, i : i + 1])
-            replaced = torch.where(moved, rows, self._none)
-            changed.append(replaced if before is None else torch.cat([before[i], replaced]))
+                self._threshold[i, :1], self._fresh.levels[layer.level])
+            changed.append([(rows, moved), *(before[i] if before else [])])
             if everything and self.tolerance:  # of the first rows seen, so that a stopped wave does not depend on later ones
-                magnitude = self._cache[i].abs().sum(dtype=torch.float32) / (counts[0, i] * layer.weight.shape[2]).clamp(min=1)
+                magnitude = self._cache[i].abs().sum(dtype=torch.float32) / (due[i, 0] * layer.weight.shape[2]).clamp(min=1)
                 self._threshold[i, 0] = self.tolerance * magnitude
-        return _Wave(changed, counts)
+        replaced = [torch.stack([changed[i][0][1] for i in group]).sum(1, dtype=torch.int32) for group in self._layers_of_level]
+        return _Wave(changed, torch.cat([due[:, 0], *replaced]))
 
-    def _due(self, layer: Layer, changed: list[Tensor], length: int, count: Tensor, everything: bool) -> Tensor:
-        """Rows [length] int32 of the layer's level that can have changed, ascending, then -1; their number goes to `count`."""
+    def _reasons(self, layer: Layer, changed: list[list[tuple[Tensor, Tensor]]]) -> list[Part]:
+        """What can have changed rows of a layer: the rows it reads, its residual, its table (lists of no length: nothing)."""
+        lists = {"neighbors": self._change.retabled, "children": self._change.rechilded, "up": self._change.added}[layer.table]
+        parts = [Part(lists[layer.level], None, None)]
         if layer.source == INPUT:
-            mark = self._reading.levels[layer.level]
-        else:
-            mark = self._mark.levels[layer.level]
-            mark.copy_(self._seed(layer))
-            if not everything:
-                mark.index_put_((self._tables.reached(layer)[changed[layer.source].long()].long(),), self._true)
-        if layer.residual is not None and not everything:
-            mark.index_put_((changed[layer.residual].long(),), self._true)
-        place = torch.cumsum(mark[:-1], 0, dtype=torch.int32)  # without the row for "none"
-        count.copy_(place[-1:])
-        rows = torch.searchsorted(place, self._numbers[:length], out_int32=True)  # the k-th is where the count reaches k
-        return torch.where(rows < len(place), rows, self._none)
+            parts.append(Part(self._change.dirty, None, self._tables.reached(layer)))
+        elif changed:
+            parts += [Part(rows, moved, self._tables.reached(layer)) for rows, moved in changed[layer.source]]
+        if layer.residual is not None and changed:
+            parts += [Part(rows, moved, None) for rows, moved in changed[layer.residual]]
+        return parts
 
     # -- after the wave
 
-    def _too_long(self, due: np.ndarray, lengths: Sequence[int]) -> bool:
-        return any(n > lengths[layer.level] for n, layer in zip(due, self.program.layers, strict=True))
+    def _read_counts(self, wave: _Wave) -> np.ndarray:
+        """[2, layers] rows due and rows replaced; waits for the device."""
+        counts: np.ndarray = wave.counts.cpu().numpy().reshape(2, -1)
+        counts[1, np.concatenate(self._layers_of_level)] = counts[1].copy()
+        return counts
 
     def _choose_lengths(self, due: np.ndarray) -> None:
         """Lists for the next wave: twice what was needed; kept while they are neither too short nor far too long."""
@@ -249,9 +276,9 @@ class DeviceIncrementalNetwork:
             if most > length or wanted * 4 < length:
                 self._lengths[level] = wanted
 
-    def _read_out(self, changed: Tensor) -> np.ndarray:
-        """Publish the outputs of rows [n] (-1 among them, repetitions allowed); returns them ascending, each once."""
-        slots = np.unique(changed.cpu().numpy())
+    def _read_out(self, changed: list[tuple[Tensor, Tensor]]) -> np.ndarray:
+        """Publish the outputs of replaced rows; returns them [n] int32, ascending, each once."""
+        slots = np.unique(torch.cat([rows.masked_fill(~moved, -1) for rows, moved in changed]).cpu().numpy())
         slots = slots[slots >= 0]
         rows = torch.from_numpy(slots).to(self.device)
         outputs = self.program.read_out(self._cache[-1][rows.long()].float())
