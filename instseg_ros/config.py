@@ -103,11 +103,11 @@ class GroupingConfig:
     method: str = setting("hdbscan", "grouper that splits a connected component into instances", choices=("hdbscan",), fixed=True)
     bridge_voxels: int = setting(2, "foreground voxels up to this far apart (Chebyshev, voxels) are one component", ge=1, le=4)
     min_voxels: int = setting(20, "smaller segments are not instances", ge=1, le=1_000_000)
-    min_cluster_voxels: int = setting(40, "HDBSCAN min_cluster_size, in voxels", ge=2, le=1_000_000)
+    min_cluster_voxels: int = setting(20, "HDBSCAN min_cluster_size, in voxels", ge=2, le=1_000_000)
     embedding_scale: float = setting(1.0, "weight of the embedding distance", ge=0.0, le=100.0)
-    offset_scale: float = setting(7.0, "weight of the distance between predicted centres, 1/m", ge=0.0, le=100.0)
-    cell_size: float = setting(0.2, "edge of the cells that condense a component, in scaled feature units", ge=0.0, le=10.0)
-    merge_distance: float = setting(0.7, "clusters closer than this in scaled feature units stay one", ge=0.0, le=10.0)
+    offset_scale: float = setting(5.0, "weight of the distance between predicted centres, 1/m", ge=0.0, le=100.0)
+    cell_size: float = setting(0.3, "edge of the cells that condense a component, in scaled feature units", ge=0.0, le=10.0)
+    merge_distance: float = setting(0.5, "clusters closer than this in scaled feature units stay one", ge=0.0, le=10.0)
     min_score: float = setting(0.2, "segments with a lower mean class probability are dropped", ge=0.0, le=1.0)
 
 
