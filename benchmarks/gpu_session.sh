@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What has to be seen on a machine with an NVIDIA GPU:  bash benchmarks/gpu_session.sh OUT
 # PYTHON names an interpreter with torch (CUDA), Triton and the package's dependencies; ROS is not needed. Some twenty minutes
-# (guessed: it has not run on one). What is done is in OUT as soon as it is; what matters most comes first.
+# (a guess: it has not run on one). What is done is in OUT as soon as it is; what matters most comes first.
 # PARTS="incremental training" runs some of: tests network incremental training kernels.
 # DEVICE=cpu runs the same on a few voxels and steps, the kernels under Triton's interpreter: does the script hold together?
 set -euo pipefail

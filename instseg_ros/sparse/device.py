@@ -25,6 +25,7 @@ from instseg_ros.sparse.program import INPUT, Layer, compile_network
 from instseg_ros.sparse.runner import Prediction
 
 _SHORTEST = 4096  # of the lists of due rows
+_PATIENCE = 8  # waves for which a list is far too long before it is shortened
 _APART = 4  # numbers of a layer stand 16 bytes apart, so that one compiled kernel serves all layers of a shape
 
 
@@ -120,6 +121,7 @@ class DeviceIncrementalNetwork:
         self._threshold = torch.zeros(len(layers), _APART, device=device)
         self._change = _Change.empty((0,) * len(self.config.channels), device)
         self._lengths = [_SHORTEST] * len(self.config.channels)
+        self._unneeded = [0] * len(self.config.channels)
         self._empty = True
         self.prediction = Prediction(*(np.zeros((0, n), np.float32) for n in (NUM_CLASSES, self.config.embedding_dim, 3)))
         self.statistics: list[LayerStatistics] = []
@@ -269,12 +271,13 @@ class DeviceIncrementalNetwork:
         return counts
 
     def _choose_lengths(self, due: np.ndarray) -> None:
-        """Lists for the next wave: twice what was needed; kept while they are neither too short nor far too long."""
+        """Lists for the next wave: twice what was needed; kept while they are not too short, nor far too long for some time."""
         for level, length in enumerate(self._lengths):
             most = max(int(n) for n, layer in zip(due, self.program.layers, strict=True) if layer.level == level)
             wanted = _power_of_two(2 * most)
-            if most > length or wanted * 4 < length:
-                self._lengths[level] = wanted
+            self._unneeded[level] = self._unneeded[level] + 1 if wanted * 4 < length else 0
+            if most > length or self._unneeded[level] >= _PATIENCE:
+                self._lengths[level], self._unneeded[level] = wanted, 0
 
     def _read_out(self, changed: list[tuple[Tensor, Tensor]]) -> np.ndarray:
         """Publish the outputs of replaced rows; returns them [n] int32, ascending, each once."""

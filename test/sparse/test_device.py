@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -155,6 +156,54 @@ def test_the_wave_never_waits_for_the_device():
         network._read_counts(wave)
 
 
+class Recording:
+    """Stands for a CUDA graph: replays the wave, and is particular that what it reads and writes lies where it lay."""
+
+    made = 0
+
+    def __init__(self, network: DeviceIncrementalNetwork) -> None:
+        self.network, self.replays = network, 0
+        self.where = self.addresses()
+        Recording.made += 1
+
+    def addresses(self) -> list[int]:
+        n = self.network
+        arrays = [n._features, *n._cache, n._epoch, n._threshold, n._change.lists, *n._fresh.levels, *n._stamp.levels]
+        tables = [*n._tables._neighbors.levels, *n._tables._children.levels, *n._tables._up.levels]
+        return [t.data_ptr() for t in (*arrays, *tables)]
+
+    def replay(self) -> None:
+        assert self.where == self.addresses()
+        self.replays += 1
+        network, recorded = self.network, self.network._recorded[1]
+        wave = network._wave(network._change.lengths, False)
+        recorded.counts.copy_(wave.counts)
+        for old, new in zip(recorded.changed, wave.changed, strict=True):
+            for a, b in zip(old[0], new[0], strict=True):
+                a.copy_(b)
+
+
+def test_a_recorded_wave_is_replayed_only_while_it_fits(monkeypatch):
+    net, voxels, rng = small_net(0), VoxelMap(0.05, depth=3), np.random.default_rng(0)
+    network = DeviceIncrementalNetwork(net, "cpu")
+    network._replay = True  # there is no GPU: the state around the recording is what is looked at
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: Recording(network))
+    monkeypatch.setattr(torch.cuda, "graph", lambda graph, **_: nullcontext())
+    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
+    monkeypatch.setattr(Recording, "made", 0)
+    updates = [floor(40), *(dot(k) for k in range(1, 6)), floor(120), *(dot(k) for k in range(1, 6)), floor(90), dot(9)]
+    replays, graph = 0, None
+    for update in updates:
+        colors = rng.integers(0, 256, update.coords.shape).astype(np.uint8)
+        delta = voxels.apply(MapUpdate(update.coords, colors, update.weights, 0.05))
+        before = graph.replays if graph else 0
+        network.refresh(voxels, delta)
+        graph = network._recorded[0] if network._recorded else None
+        replays += graph.replays > before if graph else 0
+        assert difference(network.prediction, full_pass(net, voxels), voxels.live_slots()) <= 1e-5
+    assert Recording.made == 2 and replays == 9  # the map outgrew its arrays once; before that three dots, then four and two
+
+
 def test_nothing_changed_nothing_done():
     net, voxels = small_net(2), VoxelMap(0.05, depth=3)
     network = DeviceIncrementalNetwork(net, DEVICE)
@@ -211,7 +260,9 @@ def test_lists_follow_what_is_needed():
     assert len(network.refresh(voxels, voxels.apply(recolored))) == len(voxels)  # more than the lists hold
     assert network._lengths[0] >= 2 * len(voxels)
     assert difference(network.prediction, full_pass(net, voxels), voxels.live_slots()) <= 1e-5
-    network.refresh(voxels, voxels.apply(dot(50)))
+    for color in range(50, 58):
+        assert network._lengths[0] > 4096
+        network.refresh(voxels, voxels.apply(dot(color)))
     assert network._lengths[0] == 4096
 
 
