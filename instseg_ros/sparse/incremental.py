@@ -11,7 +11,6 @@ __all__ = ["IncrementalNetwork", "LayerStatistics"]
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from instseg_ros.labels import NUM_CLASSES
 from instseg_ros.mapping.voxel_map import MapDelta, VoxelMap
@@ -162,9 +161,12 @@ class IncrementalNetwork:
     def _read_out(self, rows: np.ndarray) -> None:
         """Publish the outputs of rows."""
         stored = rows if self._residency is None else self._residency.place[0][rows]
-        outputs = self.program.read_out(torch.from_numpy(self._cache[-1][stored]))
-        for name, values in outputs.items():
-            getattr(self.prediction, name)[rows] = values.numpy()
+        x = self._cache[-1][stored]
+        for name, head in self.program.heads.items():
+            values = x
+            for i, (weight, bias) in enumerate(zip(head.weights, head.biases, strict=True)):
+                values = kernels.linear(values, weight, bias, relu=i < len(head.weights) - 1)
+            getattr(self.prediction, name)[rows] = _softmax(values) if name == "semantic" else values
 
     def nbytes(self) -> int:
         """Memory of the arrays for features and cached outputs, bytes."""
@@ -228,6 +230,11 @@ class IncrementalNetwork:
         for cache, layer in zip(self._cache, self.program.layers, strict=True):
             if len(cache) < residency.size[layer.level]:
                 cache.resize((residency.size[layer.level], cache.shape[1]), refcheck=False)
+
+
+def _softmax(x: np.ndarray) -> np.ndarray:
+    e = np.exp(x - x.max(axis=1, keepdims=True, initial=-np.inf))
+    return e / e.sum(axis=1, keepdims=True)
 
 
 def _grow(array: np.ndarray, rows: int) -> None:

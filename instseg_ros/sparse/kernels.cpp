@@ -8,12 +8,17 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cmath>
+#include <condition_variable>
 #include <cstdint>
 #include <cstring>
+#include <mutex>
 #include <system_error>
 #include <thread>
 #include <vector>
+
+#include <unistd.h>
 
 namespace {
 
@@ -87,19 +92,96 @@ constexpr int64_t kChunkCells = 1 << (3 * kChunkBits);
 
 inline int64_t block_rows(int cout) { return std::max<int64_t>(64, kAccumulatorFloats / cout); }
 
-// Runs work(worker) in as many threads as are wanted and useful for that many rows; this thread is worker 0.
-// The workers share out blocks among themselves, so it does no harm if some cannot be started.
+inline void pause_briefly() {
+#if defined(__x86_64__)
+  __builtin_ia32_pause();
+#else
+  std::this_thread::yield();
+#endif
+}
+
+// Threads that help whoever calls. All work is handed out in blocks through a counter, so it does not matter who helps, or
+// whether anybody does: the caller waits for helpers that have begun, never for one that the system has not let run yet. The
+// layers of a refresh follow each other within microseconds; helpers wait for the next one awake for a moment before they sleep.
+class Pool {
+ public:
+  static Pool& get() {
+    static std::mutex guard;
+    static Pool* pool = nullptr;
+    static pid_t owner = 0;
+    const std::lock_guard<std::mutex> lock(guard);
+    if (!pool || owner != getpid()) pool = new Pool, owner = getpid();  // a forked process has none of its parent's threads
+    return *pool;
+  }
+
+  template <class Work>
+  void run(int threads, const Work& work) {
+    if (threads <= 1 || !entry_.try_lock()) return work();  // another thread's call has the helpers
+    start(threads - 1);
+    context_ = &work;
+    call_ = [](const void* context) { (*static_cast<const Work*>(context))(); };
+    limit_ = threads - 1;
+    closed_ = false;
+    ++generation_;
+    if (sleepers_ > 0) {
+      const std::lock_guard<std::mutex> lock(mutex_);
+      wake_.notify_all();
+    }
+    work();
+    closed_ = true;
+    while (active_ != 0) pause_briefly();
+    entry_.unlock();
+  }
+
+ private:
+  void start(int count) {
+    try {
+      for (int i = started_; i < count; ++i, ++started_) std::thread(&Pool::help, this, i).detach();
+    } catch (const std::system_error&) {
+    }
+  }
+
+  void help(int number) {
+    for (uint64_t seen = 0;;) {
+      wait_for_call(seen);
+      seen = generation_;
+      if (number >= limit_) continue;
+      ++active_;  // from here on the caller waits, unless it has closed already
+      if (!closed_) call_(context_);
+      --active_;
+    }
+  }
+
+  void wait_for_call(uint64_t seen) {
+    const auto end = std::chrono::steady_clock::now() + std::chrono::microseconds(100);
+    do {
+      for (int i = 0; i < 64; ++i) {
+        if (generation_ != seen) return;
+        pause_briefly();
+      }
+    } while (std::chrono::steady_clock::now() < end);
+    std::unique_lock<std::mutex> lock(mutex_);
+    ++sleepers_;
+    wake_.wait(lock, [&] { return generation_ != seen; });
+    --sleepers_;
+  }
+
+  std::mutex entry_, mutex_;
+  std::condition_variable wake_;
+  std::atomic<uint64_t> generation_{0};
+  std::atomic<int> active_{0}, sleepers_{0}, limit_{0};
+  std::atomic<bool> closed_{true};
+  std::atomic<const void*> context_{nullptr};
+  std::atomic<void (*)(const void*)> call_{nullptr};
+  int started_ = 0;
+};
+
+// Runs work() in as many threads as are wanted and useful for that many rows.
 template <class Work>
 void in_threads(int threads, int64_t rows, const Work& work) {
-  const int workers = static_cast<int>(std::min<int64_t>(threads, 1 + rows / kRowsPerThread));
-  std::vector<std::thread> others;
-  others.reserve(workers);
-  try {
-    for (int i = 1; i < workers; ++i) others.emplace_back(work, i);
-  } catch (const std::system_error&) {
-  }
-  work(0);
-  for (std::thread& other : others) other.join();
+  const int useful = static_cast<int>(std::min<int64_t>(threads, 1 + rows / kRowsPerThread));
+  if (useful <= 1) work();
+  else Pool::get().run(useful, work);
 }
 
 inline int64_t chunk_key(const int32_t* c) {
@@ -147,7 +229,7 @@ void convolve(const Convolution& c, std::atomic<int64_t>& next) {
     for (int k = 0; k < c.taps; ++k) {
       int pairs = 0;
       for (int64_t r = 0; r < count; ++r) {
-        int32_t input = c.table[row_of(r) * c.taps + k];
+        int32_t input = c.table ? c.table[row_of(r) * c.taps + k] : static_cast<int32_t>(row_of(r));
         if (input < 0 || (c.place_in && (input = c.place_in[input]) < 0)) continue;
         source[pairs] = c.x + input * c.x_stride;
         target[pairs++] = accumulator.data() + r * c.width;
@@ -187,7 +269,7 @@ extern "C" {
 // Columns of `w` and `bias` must be padded to a multiple of this.
 int instseg_channel_multiple() { return kLanes; }
 
-// x [inputs, x_stride], of which cin columns are read; table [*, taps]; w [taps, cin, width]; bias [width] or null;
+// x [inputs, x_stride], of which cin columns are read; table [*, taps] (null: every row reads itself, one tap); w [taps, cin, width]; bias [width] or null;
 // residual and out [*, cout], cout <= width. Row n of out becomes bias + conv + residual, negative values zero if relu.
 // rows [count]: which n (null: 0..count-1). With moved [count], only rows that move by more than the threshold in one of
 // their columns, or are fresh[n], are written, and moved says which. place_in and place_out (null: the row itself) say where
@@ -198,7 +280,7 @@ void instseg_conv(const float* x, int64_t x_stride, const int32_t* table, const 
   const Convolution c{x, x_stride, table, w, bias, residual, out, rows, place_in, place_out, count,
                       taps, cin, cout, width, relu != 0, threshold, fresh, moved};
   std::atomic<int64_t> next{0};
-  in_threads(threads, count, [&](int) { convolve(c, next); });
+  in_threads(threads, count, [&] { convolve(c, next); });
 }
 
 // dw [workers, taps, cin, cout] = sum_n x[table[n, k]]^T dy[n]; worker i sums every `workers`-th block of rows from block i on
@@ -228,7 +310,7 @@ void instseg_conv_weight_grad(const float* x, const int32_t* table, const float*
       }
     }
   };
-  in_threads(workers, rows + workers * kRowsPerThread, [&](int) {
+  in_threads(workers, rows + workers * kRowsPerThread, [&] {
     for (int i; (i = part.fetch_add(1)) < workers;) sum_part(i);
   });
 }
@@ -297,7 +379,7 @@ void instseg_insert(const int32_t* coords, const int32_t* chunk, const int32_t* 
   for (int64_t i = 0; i < count; ++i) slots[chunk[i] * kChunkCells + cell_of(coords + 3 * i)] = rows[i];
   std::atomic<int64_t> next{0};
   const int64_t size = 1024;
-  in_threads(threads, count / 4, [&](int) {
+  in_threads(threads, count / 4, [&] {
     for (int64_t begin; (begin = next.fetch_add(size)) < count;)
       for (int64_t i = begin; i < std::min(begin + size, count); ++i) {
         const int lx = coords[3 * i] & kChunkMask, ly = coords[3 * i + 1] & kChunkMask, lz = coords[3 * i + 2] & kChunkMask;

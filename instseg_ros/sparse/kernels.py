@@ -1,7 +1,7 @@
 """The compiled CPU kernels: `kernels.cpp` is a plain C library, called through ctypes, which releases the interpreter lock."""
 
 __all__ = [
-    "available", "conv", "conv_update", "conv_weight_grad", "find_chunks", "insert", "lookup", "number_absent", "pad_channels",
+    "available", "conv", "conv_update", "conv_weight_grad", "find_chunks", "insert", "linear", "lookup", "number_absent", "pad_channels",
     "reach", "remove", "set_threads", "spanning_tree",
 ]
 
@@ -94,6 +94,17 @@ def conv(
     _loaded().instseg_conv(
         x.data_ptr(), cin, table.data_ptr(), weight.data_ptr(), _pointer(bias), _pointer(residual), out.data_ptr(), None, None, None,
         len(table), taps, cin, cout, weight.shape[2], int(relu), 0.0, None, None, _threads)
+    return out
+
+
+def linear(x: np.ndarray, weight: Tensor, bias: Tensor, relu: bool) -> np.ndarray:
+    """x W + bias (and ReLU) row by row: [N, Cin] float32 -> [N, Cout]; weight [Cin, Cout]."""
+    out = np.empty((len(x), weight.shape[1]), np.float32)
+    if len(x):
+        padded, padded_bias = pad_channels(weight), pad_channels(bias)
+        _loaded().instseg_conv(
+            x.ctypes.data, x.shape[1], None, padded.data_ptr(), padded_bias.data_ptr(), None, out.ctypes.data, None, None, None,
+            len(x), 1, len(weight), out.shape[1], padded.shape[1], int(relu), 0.0, None, None, _threads)
     return out
 
 
