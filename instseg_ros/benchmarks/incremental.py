@@ -44,11 +44,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="shares of it that change (default: 0.1 %% to 100 %%)")
     parser.add_argument("--sizes", type=int, nargs="*", default=[50_000, 100_000, 300_000, 1_000_000, 2_000_000],
                         help="sizes of the maps for the same change in each (default: 50 k to 2 M)")
-    parser.add_argument("--tolerances", type=float, nargs="*", default=[0.0, 0.003, 0.01, 0.03, 0.1],
+    parser.add_argument("--tolerances", type=float, nargs="*", default=[0.0, 0.003, 0.01, 0.02, 0.03, 0.1],
                         help="tolerances compared (default: %(default)s)")
     parser.add_argument("--memory-voxels", type=int, default=1_000_000, help="size of the map whose memory is measured (default: %(default)s)")
     parser.add_argument("--budgets-mb", type=int, nargs="*", default=[512], help="budgets for cached outputs tried on it (default: %(default)s)")
-    parser.add_argument("--rooms", type=int, default=4, help="simulated test rooms for agreement and AP; 0 = none (default: %(default)s)")
+    parser.add_argument("--rooms", type=int, default=20, help="simulated test rooms for agreement and AP; 0 = none (default: %(default)s)")
     parser.add_argument("--histories", type=int, default=200, help="random histories checked for exactness (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=7, help="repetitions a median is taken of (default: %(default)s)")
     parser.add_argument("--cache", type=Path, default=Path("out/evaluate"), help="folder for rendered and fused rooms (default: %(default)s)")
@@ -222,9 +222,10 @@ def cost_by_size(net: InstanceNet, sizes: list[int], tolerance: float, repeats: 
 def memory(weights: str, voxels: int, tolerance: float, budgets_mb: list[int]) -> tuple[Figures, Rows]:
     """What a map of so many voxels takes, without a budget for the cached outputs and with some; each in a process of its own."""
     rows: Rows = []
+    building = Building.made_up(voxels, 3000 / voxels)
     for budget_mb in tqdm([0, *budgets_mb], desc="memory"):
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-            rows.append({"row": "memory", **pool.submit(_memory, weights, voxels, tolerance, budget_mb).result()})
+            rows.append({"row": "memory", **pool.submit(_memory, weights, building, tolerance, budget_mb).result()})
     full = rows[0]
     figures = {
         "memory_voxels": voxels, "bytes_per_voxel": (full["bytes_cached"] + full["bytes_tables"]) / voxels,
@@ -233,8 +234,8 @@ def memory(weights: str, voxels: int, tolerance: float, budgets_mb: list[int]) -
     return figures | ({"peak_bytes_1m": full["peak_bytes"]} if voxels == 1_000_000 else {}), rows
 
 
-def _memory(weights: str, voxels: int, tolerance: float, budget_mb: int) -> dict[str, Any]:
-    net, building = load_weights(weights), Building.made_up(voxels, 3000 / voxels)
+def _memory(weights: str, building: Building, tolerance: float, budget_mb: int) -> dict[str, Any]:
+    net = load_weights(weights)
     building_map = VoxelMap(VOXEL_SIZE_M, depth=len(net.config.channels))
     network = IncrementalNetwork(net, tolerance, budget_bytes=budget_mb * 1_000_000)
     delta = building_map.apply(building.update(np.ones(len(building.coords), bool)))
@@ -246,14 +247,19 @@ def _memory(weights: str, voxels: int, tolerance: float, budget_mb: int) -> dict
     start = time.perf_counter()
     network.refresh(building_map, delta)  # with a budget, the outputs near the change may have to be computed anew
     return {
-        "voxels": voxels, "budget_mb": budget_mb, "bytes_cached": network.held_bytes(), "bytes_tables": building_map.pyramid.nbytes(),
+        "voxels": len(building_map), "budget_mb": budget_mb, "bytes_cached": network.held_bytes(), "bytes_tables": building_map.pyramid.nbytes(),
         "peak_bytes": _peak_bytes(), "peak_bytes_of_network": _peak_bytes() - before, "first_pass_ms": first_ms,
         "refresh_ms": (time.perf_counter() - start) * 1e3,
     }
 
 
 def _peak_bytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    """Largest resident memory of this process so far."""
+    try:  # ru_maxrss of a new process begins at what its parent had
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+    except (OSError, StopIteration):
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def agreement(config: SegmenterConfig, net: InstanceNet, rooms: int, tolerances: list[float], cache: Path) -> tuple[Figures, Rows]:
