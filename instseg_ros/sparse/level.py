@@ -117,6 +117,9 @@ class Level:
             parts: pairs of a table [*, K] of rows of this level (None: the rows themselves) and which of its rows to look at.
         """
         self._epoch += 1
+        if self._epoch == np.iinfo(np.int32).max:
+            self._stamp[:] = 0
+            self._epoch = 1
         if len(self._stamp) < self.capacity:
             self._stamp = _grown(self._stamp, self.capacity, 0)
         return kernels.reach(parts, self._stamp, self._epoch)

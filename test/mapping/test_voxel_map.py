@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from instseg_ros.errors import InputError
 from instseg_ros.mapping.update import MAX_ABS_COORD, MapUpdate
 from instseg_ros.mapping.voxel_map import VoxelMap
-from instseg_ros.sparse.level import NEIGHBOR_OFFSETS
+from instseg_ros.sparse.level import NEIGHBOR_OFFSETS, Level
 from instseg_ros.sparse.pyramid import build_tables
 
 coordinate = st.integers(-20, 20)
@@ -124,3 +124,12 @@ def test_numpy_neighbours_equal_the_kernels(monkeypatch):
     tables.append(build_tables(coords, 3))
     for a, b in zip(tables[0].levels, tables[1].levels, strict=True):
         assert a.neighbors.equal(b.neighbors)
+
+
+def test_reach_goes_on_when_its_counter_ends():
+    level = Level()
+    rows = level.insert(np.argwhere(np.ones((3, 3, 1), bool)).astype(np.int32))
+    level.reach((None, rows))
+    level._epoch = np.iinfo(np.int32).max - 2
+    for _ in range(4):
+        assert sorted(level.reach((level.neighbors, rows[:1]), (None, rows[4:5]))) == sorted(set(level.neighbors[rows[0]]) - {-1} | {rows[4]})
