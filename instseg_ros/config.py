@@ -103,7 +103,7 @@ class GroupingConfig:
     method: str = setting("hdbscan", "grouper that splits a connected component into instances", choices=("hdbscan",), fixed=True)
     bridge_voxels: int = setting(2, "foreground voxels up to this far apart (Chebyshev, voxels) are one component", ge=1, le=4)
     min_voxels: int = setting(20, "smaller segments are not instances", ge=1, le=1_000_000)
-    min_cluster_voxels: int = setting(20, "HDBSCAN min_cluster_size, in voxels", ge=2, le=1_000_000)
+    min_cluster_voxels: int = setting(30, "HDBSCAN min_cluster_size, in voxels", ge=2, le=1_000_000)
     embedding_scale: float = setting(1.0, "weight of the embedding distance", ge=0.0, le=100.0)
     offset_scale: float = setting(5.0, "weight of the distance between predicted centres, 1/m", ge=0.0, le=100.0)
     cell_size: float = setting(0.3, "edge of the cells that condense a component, in scaled feature units", ge=0.0, le=10.0)
@@ -134,7 +134,7 @@ class SegmenterConfig:
     threads: int = setting(0, "CPU threads for the network; 0 = all cores", ge=0, le=1024, fixed=True)
     passes: str = setting("incremental", "recompute only what changed, or the whole map at every update", choices=("incremental", "full"), fixed=True)
     tolerance: float = setting(
-        0.03, "incremental passes: a voxel that moves by less than this share of its layer's mean magnitude stops the wave; 0 = exact",
+        0.01, "incremental passes: a voxel that moves by less than this share of its layer's mean magnitude stops the wave; 0 = exact",
         ge=0.0, le=1.0, fixed=True,
     )
     cache_mb: int = setting(

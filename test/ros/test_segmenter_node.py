@@ -37,7 +37,7 @@ def live(msg: InstanceArray) -> dict:
 
 
 def test_updates_become_instances_clouds_markers_and_events(bench):
-    node = bench.segmenter(output__points_period_s=0.0)
+    node = bench.segmenter(output__points_period_s=0.0, grouping__min_cluster_voxels=40)  # a block is too small to be two
     points = bench.record(PointCloud2, "/segmenter/points", qos.LATCHED)
     delta = bench.record(PointCloud2, "/segmenter/points_delta", qos.DELTAS)
     markers = bench.record(MarkerArray, "/segmenter/markers", qos.LATCHED)
