@@ -23,15 +23,21 @@ def start(module: str, *arguments: str) -> subprocess.Popen:
     )
 
 
+def own_name(name: str) -> list[str]:
+    """Arguments for a node and a topic of its own: what an earlier test left in discovery must not be taken for it."""
+    return ["-r", f"__node:={name}", "-r", f"map_updates:=/{name}/map_updates"]
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signals_end_the_segmenter_cleanly(bench, tmp_path, number):
+    name = f"segmenter_{int(number)}"
     save_weights(tmp_path / "net.safetensors", chair_net(), {})
-    process = start("segmenter_node", "-p", f"weights:={tmp_path / 'net.safetensors'}")
+    process = start("segmenter_node", *own_name(name), "-p", f"weights:={tmp_path / 'net.safetensors'}")
     try:
         # a latched topic: the process may answer before it has found this recorder, and would drop what is not latched
-        points = bench.record(PointCloud2, "/segmenter/points", qos.LATCHED)
-        send = bench.sender()
-        bench.until(lambda: bench.probe.count_publishers("/segmenter/points") == 1, "the node")
+        points = bench.record(PointCloud2, f"/{name}/points", qos.LATCHED)
+        send = bench.sender(f"/{name}/map_updates")
+        bench.until(lambda: bench.probe.count_publishers(f"/{name}/points") == 1, "the node")
         send(update(0, block(0)))
         bench.until(lambda: len(points) and points.last.width == 64, "a result from the process")
         process.send_signal(number)
@@ -43,9 +49,9 @@ def test_signals_end_the_segmenter_cleanly(bench, tmp_path, number):
 
 
 def test_signals_end_the_fusion_cleanly(bench):
-    process = start("fusion_node")
+    process = start("fusion_node", *own_name("fusion_alone"))
     try:
-        bench.until(lambda: bench.probe.count_publishers("/map_updates") == 1, "the node")
+        bench.until(lambda: bench.probe.count_publishers("/fusion_alone/map_updates") == 1, "the node")
         process.send_signal(signal.SIGINT)
         output, _ = process.communicate(timeout=120)
     finally:
