@@ -38,16 +38,20 @@ def test_exact_on_any_history(seed, changes, steps):
     for _ in range(steps):
         delta = voxels.apply(random_step(rng, voxels))
         changed = incremental.refresh(voxels, delta)
-        live = voxels.live_slots()
-        full = FullPassRunner(net)
-        full.refresh(voxels)
-        for name in ("semantic", "embedding", "offset"):
-            want, got = getattr(full.prediction, name)[live], getattr(incremental.prediction, name)[live]
-            assert np.abs(got - want).max(initial=0.0) <= 1e-5 * (np.abs(want).max(initial=0.0) + 1e-6)
-        unchanged = np.setdiff1d(live, changed)  # what is not named must be as it was
-        for slot in unchanged:
-            assert np.array_equal(shadow[slot], incremental.prediction.embedding[slot])
-        shadow = {slot: incremental.prediction.embedding[slot].copy() for slot in live}
+        shadow = check_current(net, voxels, incremental, changed, shadow)
+
+
+def check_current(net, voxels: VoxelMap, network: IncrementalNetwork, changed: np.ndarray, shadow: dict) -> dict:
+    """The outputs are those of a full pass, and what is not named as changed is as it was; returns the outputs by slot."""
+    live = voxels.live_slots()
+    full = FullPassRunner(net)
+    full.refresh(voxels)
+    for name in ("semantic", "embedding", "offset"):
+        want, got = getattr(full.prediction, name)[live], getattr(network.prediction, name)[live]
+        assert np.abs(got - want).max(initial=0.0) <= 1e-5 * (np.abs(want).max(initial=0.0) + 1e-6)
+    for slot in np.setdiff1d(live, changed):
+        assert np.array_equal(shadow[slot], network.prediction.embedding[slot])
+    return {slot: network.prediction.embedding[slot].copy() for slot in live}
 
 
 def test_work_follows_the_change():
@@ -102,15 +106,7 @@ def test_exact_with_outputs_evicted_and_computed_anew(seed, changes, budget_byte
     shadow = {}
     for _ in range(steps):
         changed = network.refresh(voxels, voxels.apply(corridor_step(rng, voxels, 900)))
-        live = voxels.live_slots()
-        full = FullPassRunner(net)
-        full.refresh(voxels)
-        for name in ("semantic", "embedding", "offset"):
-            want, got = getattr(full.prediction, name)[live], getattr(network.prediction, name)[live]
-            assert np.abs(got - want).max(initial=0.0) <= 1e-5 * (np.abs(want).max(initial=0.0) + 1e-6)
-        for slot in np.setdiff1d(live, changed):
-            assert np.array_equal(shadow[slot], network.prediction.embedding[slot])
-        shadow = {slot: network.prediction.embedding[slot].copy() for slot in live}
+        shadow = check_current(net, voxels, network, changed, shadow)
         assert network.held_bytes() <= budget_bytes  # between updates
 
 
