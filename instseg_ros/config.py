@@ -270,6 +270,7 @@ class TrainingConfig:
     height_drop: float = setting(0.25, "share of scenes whose floor height is hidden from the network", ge=0.0, le=1.0)
     height_jitter_m: float = setting(0.1, "largest error of the floor height, m", ge=0.0, le=10.0)
     color_drop: float = setting(0.2, "share of scenes whose colours are replaced by grey", ge=0.0, le=1.0)
+    object_dye: float = setting(0.3, "share of objects given colours of their own", ge=0.0, le=1.0)
     model: ModelConfig = group(ModelConfig)
 
 

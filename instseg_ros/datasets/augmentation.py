@@ -5,7 +5,7 @@ Scenes are turned and mirrored by the eight symmetries of the grid about the ver
 cropped to columns, thinned, and recoloured.
 """
 
-__all__ = ["augment", "crop_column", "recolor", "symmetry", "thin"]
+__all__ = ["augment", "crop_column", "dye_objects", "recolor", "symmetry", "thin"]
 
 from dataclasses import replace
 
@@ -62,9 +62,20 @@ def recolor(scene: VoxelScene, rng: np.random.Generator, jitter: float, drop: fl
     return replace(scene, colors=(np.clip(colors, 0.0, 1.0) * 255.0).astype(np.uint8))
 
 
+def dye_objects(scene: VoxelScene, rng: np.random.Generator, share: float) -> VoxelScene:
+    """Give this share of the instances colours of their own: channels swapped, each with a gain."""
+    objects, number = np.unique(scene.instance, return_inverse=True)
+    chosen = (objects >= 0) & (rng.random(len(objects)) < share)
+    gain = np.where(chosen[:, None], rng.uniform(0.5, 1.5, (len(objects), 3)), 1.0)
+    order = np.stack([rng.permutation(3) if c else np.arange(3) for c in chosen])
+    colors = np.take_along_axis(scene.colors, order[number], axis=1) * gain[number]
+    return replace(scene, colors=np.clip(colors, 0.0, 255.0).astype(np.uint8))
+
+
 def augment(scene: VoxelScene, config: TrainingConfig, rng: np.random.Generator) -> VoxelScene:
     """A random variant of a scene for one training step."""
     scene = symmetry(scene, int(rng.integers(8)))
     if config.crop_m:
         scene = crop_column(scene, config.crop_m, rng)
+    scene = dye_objects(scene, rng, config.object_dye)
     return recolor(thin(scene, rng), rng, config.color_jitter, config.color_drop)

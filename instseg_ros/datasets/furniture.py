@@ -133,22 +133,47 @@ class FurnitureLibrary:
         return self._models[name]
 
 
-def _dyed(model: FurnitureModel, rng: np.random.Generator) -> FurnitureModel:
-    """A copy for training: stretched along each axis, and in four of ten cases dyed in one colour, shades kept.
+def _warped(values: np.ndarray, low: float, high: float, widths: np.ndarray) -> np.ndarray:
+    """Values between low and high moved so that equal parts of the range get these relative widths; the ends stay."""
+    knots = np.linspace(low, high, len(widths) + 1)
+    return np.interp(values, knots, low + (high - low) * np.concatenate([[0.0], np.cumsum(widths) / widths.sum()]))
+
+
+def _reshaped(model: FurnitureModel, rng: np.random.Generator) -> FurnitureModel:
+    """A copy for training: stretched along each axis and unevenly within it, and often dyed, as a whole or part by part.
 
     With few models of a class a network learns the models; with these it has to learn what they share.
     """
     scale = rng.uniform(0.85, 1.15) * rng.uniform(0.92, 1.08, 3)
     if model.size_m[2] > _TALL_M:  # what reaches towards the ceiling does not grow through it
         scale[2] = min(scale[2], 1.0)
-    vertices = (model.vertices * scale).astype(np.float32)
-    colors = model.face_colors
-    if rng.uniform() < 0.4:
-        shade = colors.astype(np.float64).mean(axis=1, keepdims=True)
-        dye = np.full(3, rng.uniform(215, 250)) if rng.uniform() < 0.3 else (fabric, wood)[rng.integers(2)](rng)
-        colors = np.clip(dye * (shade / max(float(np.median(shade)), 1.0)) ** 0.7, 0, 255).astype(np.uint8)
+    vertices = (model.vertices * scale).astype(np.float64)
     support = model.support_z_m if model.support_z_m < 0 else model.support_z_m * scale[2]
-    return replace(model, vertices=vertices, face_colors=colors, support_z_m=support)
+    low, high = vertices.min(axis=0), vertices.max(axis=0)
+    for axis in range(3):
+        widths = rng.uniform(0.7, 1.4, 4)
+        vertices[:, axis] = _warped(vertices[:, axis], low[axis], high[axis], widths)
+        if axis == 2 and support >= 0:
+            support = float(_warped(np.array([support]), low[2], high[2], widths)[0])
+    return replace(model, vertices=vertices.astype(np.float32), face_colors=_dyed(model.face_colors, rng), support_z_m=support)
+
+
+def _dyed(colors: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Face colours [F, 3] u1 as they are (half), in one colour with the shades kept, or with a new colour for every old one."""
+    roll = rng.uniform()
+    if roll < 0.5:
+        return colors
+    kinds, part = np.unique(colors, axis=0, return_inverse=True)
+    if roll < 0.8 or len(kinds) > 64:
+        part = np.zeros(len(colors), int)
+    dyes = np.stack([_dye(rng) for _ in range(part.max() + 1)])[part.reshape(-1)]
+    shade = colors.astype(np.float64).mean(axis=1, keepdims=True)
+    return np.clip(dyes * (shade / max(float(np.median(shade)), 1.0)) ** 0.7, 0, 255).astype(np.uint8)
+
+
+def _dye(rng: np.random.Generator) -> np.ndarray:
+    """White, or a colour of cloth or wood."""
+    return np.full(3, rng.uniform(215, 250)) if rng.uniform() < 0.3 else (fabric, wood)[rng.integers(2)](rng)
 
 
 def _varied(model: FurnitureModel, rng: np.random.Generator) -> FurnitureModel:
@@ -171,7 +196,7 @@ def _varied(model: FurnitureModel, rng: np.random.Generator) -> FurnitureModel:
 class FurnitureSource:
     """Draws furniture of a kind for one split: catalogue models (60 %, where the split has one) or procedural ones.
 
-    Those of the training split are stretched and dyed; test and validation furniture stays as it is made.
+    Those of the training split are stretched, warped and dyed; test and validation furniture stays as it is made.
     """
 
     def __init__(self, split: str, library: FurnitureLibrary | None) -> None:
@@ -187,7 +212,7 @@ class FurnitureSource:
             DataError: the kind is unknown.
         """
         model = self._draw(kind, rng)
-        return _dyed(model, rng) if self.split == "train" else model
+        return _reshaped(model, rng) if self.split == "train" else model
 
     def _draw(self, kind: str, rng: np.random.Generator) -> FurnitureModel:
         names = self._names.get(kind)

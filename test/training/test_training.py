@@ -9,7 +9,7 @@ import torch
 from safetensors import safe_open
 
 from instseg_ros.config import ModelConfig, TrainingConfig, load_yaml, preset_file
-from instseg_ros.datasets.augmentation import augment, symmetry
+from instseg_ros.datasets.augmentation import augment, dye_objects, symmetry
 from instseg_ros.datasets.scenes import VoxelScene, save_scene
 from instseg_ros.errors import ConfigError, DataError, WeightsError
 from instseg_ros.labels import CLASS_NAMES
@@ -69,6 +69,20 @@ def test_offsets_lead_to_the_centre():
         mine = batch.instance.numpy() == i
         center = scene.coords[batch.members.numpy()][mine].mean(0) * 0.05
         assert np.allclose(points[mine], center, atol=1e-5)
+
+
+def test_dyed_objects_keep_what_is_not_chosen():
+    scene = boxes_scene(0)
+    rng = np.random.default_rng(1)
+    same, all_dyed = dye_objects(scene, rng, 0.0), dye_objects(scene, rng, 1.0)
+    assert np.array_equal(same.colors, scene.colors)
+    background = scene.instance < 0
+    assert np.array_equal(all_dyed.colors[background], scene.colors[background])
+    for i in range(3):
+        mine = scene.instance == i
+        assert not np.array_equal(all_dyed.colors[mine], scene.colors[mine])
+        order = np.argsort(scene.colors[mine][:, 0], kind="stable")  # one dye for the whole object: shades keep their order
+        assert any((np.diff(all_dyed.colors[mine][order][:, k].astype(int)) >= 0).all() for k in range(3))
 
 
 def test_small_pieces_are_left_out():
