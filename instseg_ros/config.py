@@ -35,10 +35,10 @@ def setting(
     """A dataclass field with its meaning.
 
     Args:
-        default: default value (bool, int, float, str, or a tuple of ints or floats).
+        default: default value (bool, int, float, str, or a tuple of ints, floats or strings).
         doc: one sentence with the unit.
         ge, le: smallest and largest value allowed.
-        choices: the strings allowed.
+        choices: the strings allowed, in a tuple for each of its elements.
         fixed: can only be set at start (a read-only ROS parameter).
     """
     return field(default=default, metadata={"doc": doc, "ge": ge, "le": le, "choices": choices, "fixed": fixed})
@@ -80,7 +80,7 @@ class Setting:
                 high = self.le is not None and not number <= self.le
                 if low or high or number != number:
                     raise ConfigError(f"{self.name} = {number}: allowed is {self.ge} to {self.le}. {self.doc}")
-        if self.choices is not None and value not in self.choices:
+        if self.choices is not None and any(v not in self.choices for v in (value if isinstance(value, tuple) else (value,))):
             raise ConfigError(f"{self.name} = {value!r}: allowed is {', '.join(map(repr, self.choices))}")
         return value
 
@@ -92,6 +92,10 @@ class ModelConfig:
     voxel_size_m: float = setting(0.05, "voxel size the network is trained for, m", ge=0.001, le=1.0, fixed=True)
     channels: tuple[int, ...] = setting((32, 48, 64, 96), "channels per level of the U-Net, finest first", ge=4, le=1024, fixed=True)
     blocks: int = setting(1, "residual blocks per level and direction", ge=1, le=8, fixed=True)
+    heads: tuple[str, ...] = setting(
+        ("semantic", "embedding", "offset"), "what the network says of a voxel", fixed=True,
+        choices=("semantic", "embedding", "offset", "direction", "covariance", "occupancy"),
+    )
     embedding_dim: int = setting(8, "dimensions of the instance embedding", ge=1, le=64, fixed=True)
     height_feature: bool = setting(True, "read the height above the floor beside the colours", fixed=True)
 

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from instseg_ros.config import GroupingConfig, TrackingConfig
 from instseg_ros.errors import DataError
 from instseg_ros.grouping.grouper import Grouper
-from instseg_ros.grouping.segmentation import PredictionRows, Segment, Segmentation
+from instseg_ros.grouping.segmentation import Segment, Segmentation
 from instseg_ros.mapping.update import MapUpdate, coord_keys
 from instseg_ros.mapping.voxel_map import VoxelMap
+from instseg_ros.prediction import Prediction
 from instseg_ros.tracking import InstanceTracker, TrackEvent
 
 NOTHING = np.zeros(0, np.int32)
@@ -349,7 +350,7 @@ def test_ids_follow_the_segments_of_a_growing_and_changing_map(seed: int) -> Non
         kind = np.concatenate([kind, np.zeros(voxel_map.capacity - len(kind), int)])
         kind[delta.added] = rng.integers(0, 3, len(delta.added))
         embedding, offset = kind[:, None] * np.ones((1, 4), np.float32), np.zeros((len(kind), 3), np.float32)
-        prediction = PredictionRows(np.eye(20, dtype=np.float32)[kind * 3], embedding, offset)
+        prediction = Prediction(np.eye(20, dtype=np.float32)[kind * 3], embedding, offset)
         if step == 5:
             grouper.reset()
         result = grouper.regroup(voxel_map, prediction, delta.added, delta)

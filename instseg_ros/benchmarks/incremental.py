@@ -195,7 +195,7 @@ def cost_by_tolerance(net: InstanceNet, voxels: int, tolerances: list[float], re
         live = bench.map.live_slots()
         got, want = bench.network.prediction, bench.full.prediction
         row["label_agreement"] = float((got.semantic[live].argmax(1) == want.semantic[live].argmax(1)).mean())
-        row["offset_error_m"] = float(np.abs(got.offset[live] - want.offset[live]).max())
+        row["offset_error_m"] = float(np.abs(got.require("offset")[live] - want.require("offset")[live]).max())
         rows.append(row)
     exact = [row["speedup"] for row in rows if row["tolerance"] == 0.0]
     return ({"speedup_1pct_cpu_exact": exact[0]} if exact else {}), rows

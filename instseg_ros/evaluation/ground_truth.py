@@ -10,11 +10,11 @@ import numpy as np
 
 from instseg_ros.config import GroupingConfig
 from instseg_ros.errors import ConfigError
-from instseg_ros.grouping.segmentation import PredictionLike, Segment, Segmentation
+from instseg_ros.grouping.segmentation import Segment, Segmentation
 from instseg_ros.labels import BACKGROUND, IGNORE, NUM_CLASSES
 from instseg_ros.mapping.update import coord_keys, voxel_centers
 from instseg_ros.mapping.voxel_map import MapDelta, VoxelMap
-from instseg_ros.sparse.runner import Prediction
+from instseg_ros.prediction import Prediction
 
 if TYPE_CHECKING:
     from instseg_ros.segmenter import Segmenter
@@ -104,18 +104,18 @@ class OracleRunner:
         """As the inner runner's."""
         changed = self.inner.refresh(voxels, delta)
         found = self.inner.prediction
-        semantic, embedding, offset = found.semantic.copy(), found.embedding.copy(), found.offset.copy()
+        outputs = {name: values.copy() for name, values in found.items()}
         live = voxels.live_slots()
         class_index, instance = self.truth.lookup(voxels.coords[live])
         if "semantic" in self.parts:
             known = class_index != IGNORE
-            semantic[live[known]] = np.eye(NUM_CLASSES, dtype=np.float32)[class_index[known]]
+            outputs["semantic"][live[known]] = np.eye(NUM_CLASSES, dtype=np.float32)[class_index[known]]
         mine, instance = live[instance >= 0], instance[instance >= 0]
-        if "offset" in self.parts and len(mine):
-            offset[mine] = self.truth.centers_m()[instance] - voxels.centers_m(mine)
-        if "embedding" in self.parts:
-            embedding[mine] = instance_codes(instance, embedding.shape[1])
-        self.prediction = Prediction(semantic, embedding, offset)
+        if "offset" in self.parts and "offset" in outputs and len(mine):
+            outputs["offset"][mine] = self.truth.centers_m()[instance] - voxels.centers_m(mine)
+        if "embedding" in self.parts and "embedding" in outputs:
+            outputs["embedding"][mine] = instance_codes(instance, outputs["embedding"].shape[1])
+        self.prediction = Prediction(**outputs)
         return changed
 
     def reset(self) -> None:
@@ -138,7 +138,7 @@ class OracleGrouper:
         self._next = 0
         self._ids: set[int] = set()
 
-    def regroup(self, voxels: VoxelMap, prediction: PredictionLike, changed: np.ndarray, delta: MapDelta) -> Segmentation:
+    def regroup(self, voxels: VoxelMap, prediction: Prediction, changed: np.ndarray, delta: MapDelta) -> Segmentation:
         """As `Grouper.regroup`; every segment is a new one at every call."""
         live = voxels.live_slots()
         _, instance = self.truth.lookup(voxels.coords[live])

@@ -11,11 +11,12 @@ from instseg_ros.config import GroupingConfig
 from instseg_ros.errors import ConfigError
 from instseg_ros.grouping.components import Components, canonical_keys, contacts
 from instseg_ros.grouping.hdbscan_grouper import split_hdbscan
-from instseg_ros.grouping.segmentation import PredictionLike, PredictionRows, Segment, Segmentation
+from instseg_ros.grouping.segmentation import Segment, Segmentation
 from instseg_ros.labels import BACKGROUND, NUM_CLASSES
 from instseg_ros.mapping.update import voxel_centers
+from instseg_ros.prediction import Prediction
 
-Splitter = Callable[[np.ndarray, PredictionRows, GroupingConfig], tuple[np.ndarray, np.ndarray]]
+Splitter = Callable[[np.ndarray, Prediction, GroupingConfig], tuple[np.ndarray, np.ndarray]]
 """(points_m [n, 3], predictions of these voxels, config) -> labels [n] int from 0 (-1 = noise), membership [n] in 0..1.
 
 The voxels are one connected component in canonical order; the result may depend on nothing else.
@@ -79,7 +80,7 @@ class Grouper:
         self._segment = np.zeros(0, np.int32)
         self._started = False
 
-    def regroup(self, voxel_map: Map, prediction: PredictionLike, changed: np.ndarray, delta: Delta) -> Segmentation:
+    def regroup(self, voxel_map: Map, prediction: Prediction, changed: np.ndarray, delta: Delta) -> Segmentation:
         """Bring the segments up to date.
 
         Args:
@@ -144,9 +145,9 @@ class Grouper:
         self._segment[segment.slots] = s
         return s
 
-    def _group(self, slots: np.ndarray, coords: np.ndarray, voxel_size_m: float, prediction: PredictionLike) -> list[Segment]:
+    def _group(self, slots: np.ndarray, coords: np.ndarray, voxel_size_m: float, prediction: Prediction) -> list[Segment]:
         """The segments of one component, given its slots and voxels in canonical order."""
-        rows = PredictionRows.take(prediction, slots)
+        rows = prediction.take(slots)
         labels, membership = self._split(voxel_centers(coords, voxel_size_m), rows, self.config)
         labels = merge_small(canonical_keys(coords), labels, self.config.min_voxels)
         segments = []

@@ -7,8 +7,8 @@ from scipy.spatial import cKDTree
 
 from instseg_ros.config import GroupingConfig
 from instseg_ros.grouping.condense import condense
-from instseg_ros.grouping.segmentation import PredictionRows
 from instseg_ros.grouping.weighted_hdbscan import weighted_hdbscan
+from instseg_ros.prediction import Prediction
 
 MAX_CELLS = 1000
 """Clustering time grows with the square of the cells; a component that would have more gets coarser cells."""
@@ -16,7 +16,7 @@ MIN_CELLS = 200
 """Fewer cells than this are never made coarser."""
 
 
-def features(points_m: np.ndarray, rows: PredictionRows, config: GroupingConfig) -> np.ndarray:
+def features(points_m: np.ndarray, rows: Prediction, config: GroupingConfig) -> np.ndarray:
     """Where voxels lie in the space in which they are clustered.
 
     Args:
@@ -27,11 +27,11 @@ def features(points_m: np.ndarray, rows: PredictionRows, config: GroupingConfig)
     Returns:
         [n, D + 3] float64: scaled embedding, then the scaled centre that the voxel votes for.
     """
-    votes_m = np.asarray(points_m, np.float64) + rows.offset
-    return np.concatenate([rows.embedding * float(config.embedding_scale), votes_m * config.offset_scale], axis=1)
+    votes_m = np.asarray(points_m, np.float64) + rows.require("offset")
+    return np.concatenate([rows.require("embedding") * float(config.embedding_scale), votes_m * config.offset_scale], axis=1)
 
 
-def split_hdbscan(points_m: np.ndarray, rows: PredictionRows, config: GroupingConfig) -> tuple[np.ndarray, np.ndarray]:
+def split_hdbscan(points_m: np.ndarray, rows: Prediction, config: GroupingConfig) -> tuple[np.ndarray, np.ndarray]:
     """Split one connected component into instances.
 
     Args:

@@ -1,39 +1,10 @@
 """What grouping hands on: segments, the voxels they hold, and which of them are new."""
 
-__all__ = ["PredictionLike", "PredictionRows", "Segment", "Segmentation"]
+__all__ = ["Segment", "Segmentation"]
 
 from dataclasses import dataclass, field
-from typing import Protocol
 
 import numpy as np
-
-
-class PredictionLike(Protocol):
-    """Arrays of per-voxel predictions, by slot of the map or as rows picked from it."""
-
-    @property
-    def semantic(self) -> np.ndarray: ...
-    @property
-    def embedding(self) -> np.ndarray: ...
-    @property
-    def offset(self) -> np.ndarray: ...
-
-
-@dataclass
-class PredictionRows:
-    """The predictions of some voxels, in the order of those voxels."""
-
-    semantic: np.ndarray
-    """[n, 20] class probabilities."""
-    embedding: np.ndarray
-    """[n, D] instance embedding."""
-    offset: np.ndarray
-    """[n, 3] vector to the centre of the voxel's instance, m."""
-
-    @classmethod
-    def take(cls, prediction: PredictionLike, slots: np.ndarray) -> "PredictionRows":
-        """The rows of the slots [n]."""
-        return cls(prediction.semantic[slots], prediction.embedding[slots], prediction.offset[slots])
 
 
 @dataclass(frozen=True)

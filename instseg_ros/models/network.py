@@ -1,4 +1,4 @@
-"""The instance network: a sparse U-Net with a class, an embedding and an offset head per voxel."""
+"""The instance network: a sparse U-Net with heads per voxel."""
 
 __all__ = ["InstanceNet", "input_features", "input_width", "resolve_device"]
 
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from instseg_ros.config import ModelConfig
-from instseg_ros.labels import NUM_CLASSES
+from instseg_ros.models.heads import Head, head_widths, usable
 from instseg_ros.models.unet import SparseUNet
 from instseg_ros.sparse.pyramid import Tables
 
@@ -46,15 +46,8 @@ def input_width(config: ModelConfig) -> int:
     return 6 if config.height_feature else 4
 
 
-class Head(nn.Sequential):
-    """A two-layer perceptron on each voxel."""
-
-    def __init__(self, cin: int, cout: int) -> None:
-        super().__init__(nn.Linear(cin, cin), nn.ReLU(), nn.Linear(cin, cout))
-
-
 class InstanceNet(nn.Module):
-    """SSEN's outputs (Zhang et al. 2020: classes and an 8-d embedding) with a spatial offset beside them.
+    """A backbone and the heads of a preset (`ModelConfig.heads`).
 
     One backbone feeds all heads (SSEN trains two), which halves the cost of a live map.
     """
@@ -64,11 +57,7 @@ class InstanceNet(nn.Module):
         self.config = config
         self.backbone = SparseUNet(input_width(config), config.channels, config.blocks)
         width = config.channels[0]
-        self.heads = nn.ModuleDict({
-            "semantic": Head(width, NUM_CLASSES),
-            "embedding": Head(width, config.embedding_dim),
-            "offset": Head(width, 3),
-        })
+        self.heads = nn.ModuleDict({name: Head(width, cout) for name, cout in head_widths(config).items()})
 
     def forward(self, features: Tensor, tables: Tables) -> dict[str, Tensor]:
         """Outputs for the voxels of the finest level.
@@ -78,10 +67,10 @@ class InstanceNet(nn.Module):
             tables: of a pyramid with `len(config.channels)` levels.
 
         Returns:
-            semantic: [N, 20] logits; embedding: [N, D]; offset: [N, 3] m from the voxel to its instance's centre.
+            By head, as `Prediction` has them, but class logits [N, 20] in place of probabilities.
         """
         x = self.backbone(features, tables)
-        return {name: head(x).float() for name, head in self.heads.items()}
+        return {name: usable(name, head(x).float()) for name, head in self.heads.items()}
 
     def parameter_count(self) -> int:
         """Number of trainable values."""

@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 
 from instseg_ros.errors import ConfigError
-from instseg_ros.labels import NUM_CLASSES
 from instseg_ros.mapping.voxel_map import MapDelta, VoxelMap
+from instseg_ros.models.heads import head_widths
 from instseg_ros.models.network import InstanceNet, input_features, input_width
+from instseg_ros.prediction import Prediction
 from instseg_ros.sparse.device_tables import DeviceTables, LevelArray, upload
 from instseg_ros.sparse.device_update import Part, reach_rows, update_rows
 from instseg_ros.sparse.incremental import LayerStatistics
 from instseg_ros.sparse.program import INPUT, Layer, compile_network
-from instseg_ros.sparse.runner import Prediction
 
 _SHORTEST = 4096  # of the lists of due rows
 _PATIENCE = 8  # waves for which a list is far too long before it is shortened
@@ -123,7 +123,7 @@ class DeviceIncrementalNetwork:
         self._lengths = [_SHORTEST] * len(self.config.channels)
         self._unneeded = [0] * len(self.config.channels)
         self._empty = True
-        self.prediction = Prediction(*(np.zeros((0, n), np.float32) for n in (NUM_CLASSES, self.config.embedding_dim, 3)))
+        self.prediction = Prediction.empty(head_widths(self.config))
         self.statistics: list[LayerStatistics] = []
 
     @property
@@ -173,9 +173,8 @@ class DeviceIncrementalNetwork:
                 self._cache[i] = _grown_tensor(self._cache[i], sizes[layer.level])
             self._fresh.fit(sizes)
             self._stamp.fit(sizes)
-        p = self.prediction
-        if len(p.semantic) < voxels.capacity:
-            self.prediction = Prediction(*(_grown(a, voxels.capacity) for a in (p.semantic, p.embedding, p.offset)))
+        if len(self.prediction.semantic) < voxels.capacity:
+            self.prediction = self.prediction.grown(voxels.capacity)
 
     def _take_in(self, voxels: VoxelMap, delta: MapDelta, everything: bool) -> None:
         """Send what changed: rows of tables, features, and which rows are new or read others than before."""
@@ -302,9 +301,3 @@ def _grown_tensor(old: Tensor, rows: int) -> Tensor:
     new = old.new_zeros(rows, old.shape[1])
     new[: len(old)] = old
     return new
-
-
-def _grown(array: np.ndarray, rows: int) -> np.ndarray:
-    out = np.zeros((rows, *array.shape[1:]), array.dtype)
-    out[: len(array)] = array
-    return out

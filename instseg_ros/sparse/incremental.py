@@ -8,18 +8,19 @@ never further off than the tolerance. With tolerance 0 the outputs are those of 
 
 __all__ = ["IncrementalNetwork", "LayerStatistics"]
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
-from instseg_ros.labels import NUM_CLASSES
 from instseg_ros.mapping.voxel_map import MapDelta, VoxelMap
+from instseg_ros.models.heads import head_widths
 from instseg_ros.models.network import InstanceNet, input_features, input_width
+from instseg_ros.prediction import Prediction
 from instseg_ros.sparse import kernels
 from instseg_ros.sparse.program import INPUT, Layer, compile_network
 from instseg_ros.sparse.pyramid import Pyramid
 from instseg_ros.sparse.residency import Residency
-from instseg_ros.sparse.runner import Prediction
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ class IncrementalNetwork:
         self._scale = [0.0] * len(self.program.layers)
         self._residency = Residency(self.program, self.budget_bytes) if self.budget_bytes else None
         self._empty = True
-        self.prediction = Prediction(*(np.zeros((0, n), np.float32) for n in (NUM_CLASSES, self.config.embedding_dim, 3)))
+        self.prediction = Prediction.empty(head_widths(self.config))
         self.statistics: list[LayerStatistics] = []
 
     def refresh(self, voxels: VoxelMap, delta: MapDelta) -> np.ndarray:
@@ -133,7 +134,7 @@ class IncrementalNetwork:
         else:
             lost = residency.absent(near)
             if lost:
-                self._rebuild(residency, pyramid, lost)
+                self._rebuild(residency, pyramid, lost, keep=near)
             residency.admit(near)
             self._fit_places(residency)
             unseen = [residency.rows(level, lost) for level in range(len(pyramid.levels))]
@@ -141,14 +142,14 @@ class IncrementalNetwork:
         residency.shrink()
         return np.concatenate([np.zeros(0, np.int32), *changed])
 
-    def _rebuild(self, residency: Residency, pyramid: Pyramid, regions: set[int]) -> np.ndarray:
-        """Compute all outputs of regions that are not held; returns their rows of the finest level.
+    def _rebuild(self, residency: Residency, pyramid: Pyramid, regions: set[int], keep: Iterable[int] = ()) -> np.ndarray:
+        """Compute all outputs of regions that are not held, letting go of none in `keep`; returns their rows of the finest level.
 
         What is not held beside them is computed too and let go again: its own outputs are wrong at its far side, but not as far
         as the regions reach.
         """
         beside = residency.absent(residency.around(regions)) - regions
-        residency.make_room(regions | beside, residency.around(regions))
+        residency.make_room(regions | beside, {*residency.around(regions), *keep})
         residency.admit(regions | beside)
         self._fit_places(residency)
         rows = [residency.rows(level, regions | beside) for level in range(len(pyramid.levels))]
@@ -221,10 +222,8 @@ class IncrementalNetwork:
                 _grow(cache, sizes[layer.level])
         for fresh, size in zip(self._fresh, sizes, strict=True):
             _grow(fresh, size)
-        p = self.prediction
-        if len(p.semantic) < voxels.capacity:
-            self.prediction = Prediction(*(_grown(a, voxels.capacity) for a in (p.semantic, p.embedding, p.offset)))
-
+        if len(self.prediction.semantic) < voxels.capacity:
+            self.prediction = self.prediction.grown(voxels.capacity)
 
     def _fit_places(self, residency: Residency) -> None:
         for cache, layer in zip(self._cache, self.program.layers, strict=True):
@@ -244,9 +243,3 @@ def _grow(array: np.ndarray, rows: int) -> None:
     """
     if len(array) < rows:
         array.resize((max(rows, 1024, len(array) * 9 // 8), *array.shape[1:]), refcheck=False)
-
-
-def _grown(array: np.ndarray, rows: int) -> np.ndarray:
-    out = np.zeros((rows, *array.shape[1:]), array.dtype)
-    out[: len(array)] = array
-    return out

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from instseg_ros.models.heads import published
 from instseg_ros.models.network import InstanceNet
 from instseg_ros.models.unet import ConvNorm
 from instseg_ros.sparse.conv import apply_conv
@@ -76,9 +77,8 @@ class Program:
 
     @torch.inference_mode()
     def read_out(self, x: Tensor) -> dict[str, Tensor]:
-        """Outputs by name [N, ...] of the last layer's output [N, C]: class probabilities, embedding, offset."""
-        outputs = {name: head.run(x) for name, head in self.heads.items()}
-        return {**outputs, "semantic": torch.softmax(outputs["semantic"], 1)}
+        """Outputs by name [N, ...], as a `Prediction` holds them, of the last layer's output [N, C]."""
+        return {name: published(name, head.run(x)) for name, head in self.heads.items()}
 
     def to(self, device: torch.device | str) -> "Program":
         """The same program with its weights on a device."""

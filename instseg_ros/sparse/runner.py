@@ -1,29 +1,16 @@
 """What keeps the network's outputs current while the map changes."""
 
-__all__ = ["FullPassRunner", "Prediction"]
-
-from dataclasses import dataclass
+__all__ = ["FullPassRunner"]
 
 import numpy as np
 import torch
 
-from instseg_ros.labels import NUM_CLASSES
 from instseg_ros.mapping.voxel_map import MapDelta, VoxelMap
+from instseg_ros.models.heads import head_widths
 from instseg_ros.models.network import InstanceNet, input_features
+from instseg_ros.prediction import Prediction
 from instseg_ros.sparse import kernels
 from instseg_ros.sparse.program import compile_network
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """The network's outputs per slot of the map (rows of dead slots mean nothing)."""
-
-    semantic: np.ndarray
-    """[capacity, 20] float32 class probabilities."""
-    embedding: np.ndarray
-    """[capacity, D] float32."""
-    offset: np.ndarray
-    """[capacity, 3] float32: from the voxel's centre to the centre of its instance, m."""
 
 
 class FullPassRunner:
@@ -57,9 +44,8 @@ class FullPassRunner:
         features = torch.from_numpy(input_features(voxels.colors[:rows], voxels.coords[:rows], self.config, self.floor_z_m)).to(self.device)
         outputs = self.program.run(features, voxels.pyramid.tables().to(self.device))
         before, self.prediction = self.prediction, self._empty(voxels.capacity)
-        self.prediction.semantic[:rows] = outputs["semantic"].cpu().numpy()
-        self.prediction.embedding[:rows] = outputs["embedding"].cpu().numpy()
-        self.prediction.offset[:rows] = outputs["offset"].cpu().numpy()
+        for name, values in self.prediction.items():
+            values[:rows] = outputs[name].cpu().numpy()
         return live[self._differs(before, live, delta)]
 
     def reset(self) -> None:
@@ -67,17 +53,14 @@ class FullPassRunner:
         self.prediction = self._empty(0)
 
     def _empty(self, capacity: int) -> Prediction:
-        def rows(width: int) -> np.ndarray:
-            return np.zeros((capacity, width), np.float32)
-
-        return Prediction(rows(NUM_CLASSES), rows(self.config.embedding_dim), rows(3))
+        return Prediction.empty(head_widths(self.config), capacity)
 
     def _differs(self, before: Prediction, live: np.ndarray, delta: MapDelta | None) -> np.ndarray:
         old = live[live < len(before.semantic)]  # slots ascend, so these come first
         same = np.zeros(len(live), bool)
         same[: len(old)] = True
-        for name in ("semantic", "embedding", "offset"):
-            now, then = getattr(self.prediction, name), getattr(before, name)
+        for name, now in self.prediction.items():
+            then = getattr(before, name)
             same[: len(old)] &= (now[old] == then[old]).all(axis=1)
         differs = ~same
         if delta is not None:  # a reused slot holds another voxel, whatever its outputs

@@ -1,7 +1,5 @@
 """Grouping: regrouping what was touched equals grouping everything, and made-up scenes come apart where they should."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,10 +9,11 @@ from instseg_ros.config import GroupingConfig
 from instseg_ros.errors import ConfigError
 from instseg_ros.grouping.components import canonical_keys
 from instseg_ros.grouping.grouper import Grouper, merge_small
-from instseg_ros.grouping.segmentation import PredictionRows, Segmentation
+from instseg_ros.grouping.segmentation import Segmentation
 from instseg_ros.labels import NUM_CLASSES
 from instseg_ros.mapping.update import MapUpdate
 from instseg_ros.mapping.voxel_map import MapDelta, VoxelMap
+from instseg_ros.prediction import Prediction
 
 VOXEL_M = 0.05
 CHAIR, TABLE, WALL = 4, 6, 0
@@ -28,15 +27,8 @@ def update(coords: np.ndarray, deleted: np.ndarray | None = None) -> MapUpdate:
     )
 
 
-def empty_prediction(capacity: int, dim: int = 4) -> PredictionRows:
-    return PredictionRows(*(np.zeros((capacity, width), np.float32) for width in (NUM_CLASSES, dim, 3)))
-
-
-def grown(prediction: PredictionRows, capacity: int) -> PredictionRows:
-    more = empty_prediction(capacity)
-    for f in dataclasses.fields(more):
-        getattr(more, f.name)[: len(getattr(prediction, f.name))] = getattr(prediction, f.name)
-    return more
+def empty_prediction(capacity: int, dim: int = 4) -> Prediction:
+    return Prediction.empty({"semantic": NUM_CLASSES, "embedding": dim, "offset": 3}, capacity)
 
 
 def box(low: tuple[int, int, int], high: tuple[int, int, int]) -> np.ndarray:
@@ -45,7 +37,7 @@ def box(low: tuple[int, int, int], high: tuple[int, int, int]) -> np.ndarray:
 
 
 def predict(
-    prediction: PredictionRows, slots: np.ndarray, class_index: int, embedding: float, offset: np.ndarray | float = 0.0
+    prediction: Prediction, slots: np.ndarray, class_index: int, embedding: float, offset: np.ndarray | float = 0.0
 ) -> None:
     prediction.semantic[slots] = 0.1 / (NUM_CLASSES - 1)
     prediction.semantic[slots, class_index] = 0.9
@@ -83,7 +75,7 @@ def test_touched_only_equals_everything(seed: int, bridge: int, extent: int) -> 
         gone = live[rng.random(len(live)) < rng.choice([0.0, 0.02, 0.3])]
         gone = gone[~np.isin(canonical_keys(gone), canonical_keys(fresh))]
         delta = voxel_map.apply(update(fresh, gone))
-        prediction = grown(prediction, voxel_map.capacity)
+        prediction = prediction.grown(voxel_map.capacity)
         live_slots = voxel_map.live_slots()
         changed = np.union1d(delta.added, live_slots[rng.random(len(live_slots)) < rng.choice([0.0, 0.02, 0.2])])
         kind = rng.integers(0, 3, len(changed))
@@ -104,8 +96,8 @@ def test_touched_only_equals_everything(seed: int, bridge: int, extent: int) -> 
         other_delta = other.apply(update(voxel_map.coords[order]))
         slots = other.lookup(voxel_map.coords[order])
         moved = empty_prediction(other.capacity)
-        for f in dataclasses.fields(moved):
-            getattr(moved, f.name)[slots] = getattr(prediction, f.name)[order]
+        for name, values in moved.items():
+            values[slots] = getattr(prediction, name)[order]
         scratch = contents(Grouper(config).regroup(other, moved, other.live_slots(), other_delta), other.coords)
         online = contents(result, voxel_map.coords)
         assert scratch.keys() == online.keys()
@@ -113,7 +105,7 @@ def test_touched_only_equals_everything(seed: int, bridge: int, extent: int) -> 
             assert online[voxels][0] == class_index and online[voxels][1] == pytest.approx(score, abs=1e-5)
 
 
-def one_update(*parts: np.ndarray) -> tuple[VoxelMap, MapDelta, PredictionRows, list[np.ndarray]]:
+def one_update(*parts: np.ndarray) -> tuple[VoxelMap, MapDelta, Prediction, list[np.ndarray]]:
     voxel_map = VoxelMap(VOXEL_M)
     delta = voxel_map.apply(update(np.concatenate(parts)))
     return voxel_map, delta, empty_prediction(voxel_map.capacity), [voxel_map.lookup(p) for p in parts]

@@ -1,7 +1,7 @@
 """Incremental = full: after any history the cached outputs are those of a full pass over the same map."""
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from test_program import random_update, small_net
 
@@ -99,6 +99,7 @@ def corridor_step(rng: np.random.Generator, voxels: VoxelMap, length: int) -> Ma
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 1 << 30), networks, st.sampled_from([1, 60_000, 300_000]), st.integers(2, 8))
+@example(251, {"channels": (4, 8, 12, 16), "height_feature": False}, 300_000, 6)  # regions beside the change were let go to make room
 def test_exact_with_outputs_evicted_and_computed_anew(seed, changes, budget_bytes, steps):
     net, rng = small_net(seed % 7, **changes), np.random.default_rng(seed)
     voxels = VoxelMap(0.05, depth=len(net.config.channels))
