@@ -20,6 +20,7 @@ from instseg_ros.prediction import Prediction
 from instseg_ros.sparse import kernels
 from instseg_ros.sparse.program import INPUT, Layer, compile_network
 from instseg_ros.sparse.pyramid import Pyramid
+from instseg_ros.sparse.read_out import ReadOut
 from instseg_ros.sparse.residency import Residency
 
 
@@ -54,6 +55,7 @@ class IncrementalNetwork:
         self.program = compile_network(net)
         self._weights = [kernels.pad_channels(layer.weight) for layer in self.program.layers]
         self._biases = [kernels.pad_channels(layer.bias) for layer in self.program.layers]
+        self._heads = ReadOut(self.program.heads)
         self.tolerance = tolerance
         if threads:
             kernels.set_threads(threads)
@@ -94,12 +96,12 @@ class IncrementalNetwork:
             self._residency.follow(pyramid, removed, added)
             centers = np.concatenate([voxels.coords[dirty], delta.removed_coords])
             rows = self._within_budget(self._residency, pyramid, None if everything else delta, added, dirty, centers)
-        return np.sort(rows)
+        return rows
 
     def _wave(
         self, pyramid: Pyramid, delta: MapDelta | None, added: list[np.ndarray], dirty: np.ndarray, unseen: list[np.ndarray] | None = None
     ) -> np.ndarray:
-        """Recompute what the change reaches; returns the rows whose outputs changed.
+        """Recompute what the change reaches; returns the rows whose outputs changed, ascending.
 
         Args:
             delta: what changed; None = everything is new.
@@ -116,7 +118,7 @@ class IncrementalNetwork:
             self.statistics.append(LayerStatistics(layer.name, len(pyramid.levels[layer.level]), len(due), len(changed[i])))
         for fresh, rows in zip(self._fresh, fresh_rows, strict=True):
             fresh[rows] = 0
-        last = changed[len(self.program.layers) - 1]
+        last = np.sort(changed[len(self.program.layers) - 1])
         self._read_out(last)
         return last
 
@@ -140,7 +142,7 @@ class IncrementalNetwork:
             unseen = [residency.rows(level, lost) for level in range(len(pyramid.levels))]
             changed = [self._wave(pyramid, delta, added, dirty, unseen)]
         residency.shrink()
-        return np.concatenate([np.zeros(0, np.int32), *changed])
+        return np.sort(np.concatenate([np.zeros(0, np.int32), *changed]))
 
     def _rebuild(self, residency: Residency, pyramid: Pyramid, regions: set[int], keep: Iterable[int] = ()) -> np.ndarray:
         """Compute all outputs of regions that are not held, letting go of none in `keep`; returns their rows of the finest level.
@@ -162,12 +164,9 @@ class IncrementalNetwork:
     def _read_out(self, rows: np.ndarray) -> None:
         """Publish the outputs of rows."""
         stored = rows if self._residency is None else self._residency.place[0][rows]
-        x = self._cache[-1][stored]
-        for name, head in self.program.heads.items():
-            values = x
-            for i, (weight, bias) in enumerate(zip(head.weights, head.biases, strict=True)):
-                values = kernels.linear(values, weight, bias, relu=i < len(head.weights) - 1)
-            getattr(self.prediction, name)[rows] = _softmax(values) if name == "semantic" else values
+        for block, outputs in self._heads(self._cache[-1], stored):
+            for name, values in outputs.items():
+                getattr(self.prediction, name)[rows[block]] = values
 
     def nbytes(self) -> int:
         """Memory of the arrays for features and cached outputs, bytes."""
@@ -229,11 +228,6 @@ class IncrementalNetwork:
         for cache, layer in zip(self._cache, self.program.layers, strict=True):
             if len(cache) < residency.size[layer.level]:
                 cache.resize((residency.size[layer.level], cache.shape[1]), refcheck=False)
-
-
-def _softmax(x: np.ndarray) -> np.ndarray:
-    e = np.exp(x - x.max(axis=1, keepdims=True, initial=-np.inf))
-    return e / e.sum(axis=1, keepdims=True)
 
 
 def _grow(array: np.ndarray, rows: int) -> None:

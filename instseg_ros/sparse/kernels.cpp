@@ -316,20 +316,36 @@ void instseg_conv_weight_grad(const float* x, const int32_t* table, const float*
 }
 
 // Appends to out the rows that `table` [*, taps] names for the given rows (null: the rows themselves), each once:
-// stamp[row] becomes `epoch` when it is taken. Returns the new number of rows in out.
+// stamp[row] becomes `epoch` when it is taken. Returns the new number of rows in out. With threads, their order is a matter of chance.
 int64_t instseg_reach(const int32_t* table, int taps, const int32_t* rows, int64_t count, int32_t* stamp, int32_t epoch,
-                      int32_t* out, int64_t have) {
-  const auto take = [&](int32_t row) {
-    if (row < 0 || stamp[row] == epoch) return;
-    stamp[row] = epoch;
-    out[have++] = row;
-  };
-  for (int64_t i = 0; i < count; ++i) {
-    if (!table) take(rows[i]);
-    else if (rows[i] >= 0)
-      for (int k = 0; k < taps; ++k) take(table[static_cast<int64_t>(rows[i]) * taps + k]);
-  }
-  return have;
+                      int32_t* out, int64_t have, int threads) {
+  constexpr int64_t kBlock = 128, kAhead = 4;
+  std::atomic<int64_t> next{0}, end{have};
+  in_threads(threads, count / 2, [&] {
+    std::vector<int32_t> taken(kBlock * taps);
+    for (int64_t begin; (begin = next.fetch_add(kBlock)) < count;) {
+      int64_t found = 0;
+      const auto take = [&](int32_t row) {
+        if (row < 0 || __atomic_load_n(stamp + row, __ATOMIC_RELAXED) == epoch) return;
+        if (__atomic_exchange_n(stamp + row, epoch, __ATOMIC_RELAXED) != epoch) taken[found++] = row;
+      };
+      const int64_t stop = std::min(begin + kBlock, count);
+      for (int64_t i = begin; i < stop; ++i) {
+        if (!table) {
+          take(rows[i]);
+        } else if (rows[i] >= 0) {
+          if (i + kAhead < stop && rows[i + kAhead] >= 0) {
+            const int32_t* ahead = table + static_cast<int64_t>(rows[i + kAhead]) * taps;
+            __builtin_prefetch(ahead);
+            __builtin_prefetch(ahead + taps - 1);
+          }
+          for (int k = 0; k < taps; ++k) take(table[static_cast<int64_t>(rows[i]) * taps + k]);
+        }
+      }
+      if (found) std::memcpy(out + end.fetch_add(found), taken.data(), found * sizeof(int32_t));
+    }
+  });
+  return end;
 }
 
 // chunk[i]: the chunk that holds coords[i], -1 if there is none. keys [chunks] ascending, number [chunks] their chunks.

@@ -38,7 +38,7 @@ def _library() -> ctypes.CDLL | None:
         p, wide, i, f = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int, ctypes.c_float
         library.instseg_conv.argtypes = [p, wide, p, p, p, p, p, p, p, p, wide, i, i, i, i, i, f, p, p, i]
         library.instseg_conv_weight_grad.argtypes = [p, p, p, p, wide, i, i, i, i]
-        library.instseg_reach.argtypes = [p, i, p, wide, p, i, p, wide]
+        library.instseg_reach.argtypes = [p, i, p, wide, p, i, p, wide, i]
         library.instseg_find_chunks.argtypes = [p, wide, p, p, wide, p, p]
         library.instseg_lookup.argtypes = [p, p, wide, p, p]
         library.instseg_number_absent.argtypes = [p, p, wide, p, p, p]
@@ -97,15 +97,19 @@ def conv(
     return out
 
 
-def linear(x: np.ndarray, weight: Tensor, bias: Tensor, relu: bool) -> np.ndarray:
-    """x W + bias (and ReLU) row by row: [N, Cin] float32 -> [N, Cout]; weight [Cin, Cout]."""
-    out = np.empty((len(x), weight.shape[1]), np.float32)
-    if len(x):
-        padded, padded_bias = pad_channels(weight), pad_channels(bias)
+def linear(x: np.ndarray, weight: Tensor, bias: Tensor, relu: bool, out: np.ndarray, rows: np.ndarray | None = None, begin: int = 0) -> None:
+    """out[i] = x[i] W + bias (and ReLU).
+
+    Args:
+        x: [M, C] float32, of which the columns `begin` to `begin` + Cin are read.
+        weight: [Cin, padded Cout] and bias [padded Cout] from `pad_channels`.
+        out: [n, Cout] float32, overwritten.
+        rows: [n] int32: read x[rows[i]] for out[i]; None = x[i].
+    """
+    if len(out):
         _loaded().instseg_conv(
-            x.ctypes.data, x.shape[1], None, padded.data_ptr(), padded_bias.data_ptr(), None, out.ctypes.data, None, None, None,
-            len(x), 1, len(weight), out.shape[1], padded.shape[1], int(relu), 0.0, None, None, _threads)
-    return out
+            x.ctypes.data + begin * x.itemsize, x.shape[1], _address(rows), weight.data_ptr(), bias.data_ptr(), None, out.ctypes.data,
+            None, None, None, len(out), 1, len(weight), out.shape[1], weight.shape[1], int(relu), 0.0, None, None, _threads)
 
 
 def conv_update(
@@ -167,7 +171,7 @@ def reach(parts: Sequence[tuple[np.ndarray | None, np.ndarray]], stamp: np.ndarr
         stamp: [capacity] int32 scratch that holds no `epoch` yet.
 
     Returns:
-        [n] int32, in the order in which they were met.
+        [n] int32, in no order.
     """
     most = sum(len(rows) * (1 if table is None else table.shape[1]) for table, rows in parts)
     out = np.empty(min(most, len(stamp)), np.int32)
@@ -176,7 +180,7 @@ def reach(parts: Sequence[tuple[np.ndarray | None, np.ndarray]], stamp: np.ndarr
         rows = np.ascontiguousarray(rows, np.int32)
         have = _loaded().instseg_reach(
             _address(table), 1 if table is None else table.shape[1], rows.ctypes.data, len(rows), stamp.ctypes.data, epoch,
-            out.ctypes.data, have)
+            out.ctypes.data, have, _threads)
     return out[:have]
 
 
