@@ -31,6 +31,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     house = what.add_parser("house", help="one scene of a whole house: OUT/house.npz")
     house.add_argument("--house", type=Path, required=True, help="house.npz or its folder")
     house.add_argument("--seed", type=int, default=0, help="of the walk (default: %(default)s)")
+    toy = what.add_parser(
+        "toy", help="toy scenes of cuboids on a plane (MTML sec. 4.1): OUT/train, OUT/validation and OUT/test (docs/datasets.md)",
+    )
+    toy.add_argument("--out", type=Path, required=True, help="folder to write into")
+    toy.add_argument("--seed", type=int, default=1, help="the same seed gives the same scenes (default: %(default)s)")
+    toy.add_argument("--voxel-size", type=float, default=0.05, help="voxel size, m (default: %(default)s)")
+    toy.add_argument("--count", type=int, default=900, help="training scenes (default: %(default)s)")
+    toy.add_argument("--validation", type=int, default=50, metavar="COUNT", help="validation scenes (default: %(default)s)")
+    toy.add_argument("--test", type=int, default=100, metavar="COUNT", help="test scenes (default: %(default)s)")
     for sub in (rooms, house):
         sub.add_argument("--out", type=Path, required=True, help="folder to write into")
         sub.add_argument("--frames", type=int, default=0, help="frames of a walk; 0 (default) = by the size of the floor")
@@ -47,6 +56,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Simulate, and say what was written."""
+    if args.what == "toy":
+        return _toy(args)
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the worker processes: one core each
     from instseg_ros.datasets.simulate import SimulationOptions, simulate_house, simulate_rooms
 
@@ -74,4 +85,21 @@ def run(args: argparse.Namespace) -> int:
     for index, number in sorted(totals.items(), key=lambda item: -item[1]):
         name = CLASS_NAMES[index] if index < len(CLASS_NAMES) else "not labelled"
         print(f"  {name:15} {100 * number / voxels.sum():5.2f} %")
+    return 0
+
+
+def _toy(args: argparse.Namespace) -> int:
+    from instseg_ros.datasets.toy import simulate_toy
+
+    start = time.monotonic()
+    counts = {"train": args.count, "validation": args.validation, "test": args.test}
+    sizes = simulate_toy(args.out, args.seed, counts, args.voxel_size)
+    voxels = np.array([count for split in sizes.values() for count in split])
+    if not len(voxels):
+        print("no scenes were asked for")
+        return 0
+    print(
+        f"{', '.join(f'{len(s)} {split}' for split, s in sizes.items())} scenes in {args.out}: {time.monotonic() - start:.0f} s; "
+        f"{voxels.mean():.0f} voxels each ({voxels.min()} to {voxels.max()})"
+    )
     return 0
