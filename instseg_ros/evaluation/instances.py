@@ -116,7 +116,7 @@ class ApResult:
 class _Overlaps:
     """What the protocol needs of one scan: instances of the classes evaluated, and who overlaps whom within a class.
 
-    Predictions are in falling order of score, pairs in the order (ground truth, prediction).
+    Predictions are in the order given, pairs in the order (ground truth, prediction).
     """
 
     gt_class: np.ndarray
@@ -147,9 +147,9 @@ def average_precision(
     * Precision and recall are taken at every distinct score; AP is the dot product of precision and the recall steps, convolved
       with [-0.5, 0, 0.5]. Classes without ground truth are NaN and stay out of the means.
 
-    The script takes predictions in the order of its input file; here they are in falling order of score. That matters only at
-    IoU thresholds below 0.5, where one prediction can hit two instances. Where every prediction of a class is ignored the
-    script fails; here the class has AP 0.
+    Predictions are taken in the order given, as the script takes those of its file. The order matters only at thresholds below
+    0.5, where one prediction can exceed the threshold with two instances: the first instance that nothing has hit yet takes it.
+    One thing the script leaves open: where every prediction of a class is ignored it ends with an error; here the class has AP 0.
 
     Args:
         scans: consumed once, in any order.
@@ -158,7 +158,7 @@ def average_precision(
         overlaps: IoU thresholds; must contain 0.5 and 0.25, and 0.25 stays out of the mean over thresholds.
 
     Raises:
-        InputError: arrays of different length, or members outside of a scan.
+        InputError: arrays of different length, members outside of a scan, or a score that is not a number.
     """
     tables = [_overlap_table(scan, np.asarray(classes, np.uint8), min_region) for scan in scans]
     ap = np.array([_class_aps(tables, classes, threshold) for threshold in overlaps]).reshape(len(overlaps), len(classes))
@@ -182,6 +182,8 @@ def _overlap_table(scan: Scan, classes: np.ndarray, min_region: int) -> _Overlap
         raise InputError(f"predictions name voxels beyond the scan's {count}: they must be over the voxels of the ground truth")
     if len(predictions.class_index) != len(predictions.score):
         raise InputError(f"{len(predictions.class_index)} classes and {len(predictions.score)} scores: the lengths must agree")
+    if np.isnan(predictions.score).any():
+        raise InputError("a score is not a number: scores order the predictions, give every one a finite score")
 
     valid = np.isin(scan.class_index, classes) & (scan.class_index != IGNORE) & (np.asarray(scan.instance) >= 0)
     key = (np.asarray(scan.class_index, np.int64) << 32) | np.where(valid, scan.instance, 0).astype(np.int64)
@@ -191,8 +193,7 @@ def _overlap_table(scan: Scan, classes: np.ndarray, min_region: int) -> _Overlap
     gt_class = (gt_key >> 32).astype(np.uint8)
 
     size = np.bincount(predictions.owner, minlength=len(predictions.score))
-    order = np.argsort(-predictions.score, kind="stable")
-    kept = order[(size[order] >= max(min_region, 1)) & np.isin(predictions.class_index[order], classes)]
+    kept = np.flatnonzero((size >= max(min_region, 1)) & np.isin(predictions.class_index, classes))
     row = np.full(len(size), -1, np.int64)
     row[kept] = np.arange(len(kept))
     owner = row[predictions.owner]
@@ -227,22 +228,22 @@ def _class_aps(tables: list[_Overlaps], classes: Sequence[int], threshold: float
 def _hits(table: _Overlaps, threshold: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The true and false positives of one scan: class, whether it is true, score."""
     over = table.pair_iou > threshold
-    matched: set[int] = set()
+    best: dict[int, int] = {}  # ground truth -> its prediction of the highest score so far
     used: set[int] = set()
-    true_rows, false_rows = [], []
+    false_rows = []
     for g, p in zip(table.pair_gt[over].tolist(), table.pair_prediction[over].tolist(), strict=True):
         if p in used or not table.gt_counts[g]:
             continue
-        if g in matched:  # falling order of score: the earlier hit has the higher one
-            false_rows.append(p)
+        if g not in best:
+            best[g] = p
+            used.add(p)  # a later hit of the same instance stays free, even where it has the higher score
         else:
-            matched.add(g)
-            used.add(p)
-            true_rows.append(p)
+            loser, best[g] = (best[g], p) if table.score[p] > table.score[best[g]] else (p, best[g])
+            false_rows.append(loser)
     without_hit = np.bincount(table.pair_prediction[over], minlength=len(table.score)) == 0
     wrong = np.flatnonzero(without_hit & (table.ignored / np.maximum(table.size, 1) <= threshold))
-    rows = np.concatenate([np.array(true_rows, np.int64), np.array(false_rows, np.int64), wrong])
-    return table.class_index[rows], np.arange(len(rows)) < len(true_rows), table.score[rows]
+    rows = np.concatenate([np.array(list(best.values()), np.int64), np.array(false_rows, np.int64), wrong])
+    return table.class_index[rows], np.arange(len(rows)) < len(best), table.score[rows]
 
 
 def _integrate(is_true: np.ndarray, score: np.ndarray, gt_count: int) -> float:

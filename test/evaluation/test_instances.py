@@ -133,6 +133,8 @@ def test_malformed_input_is_refused():
     scan = chairs([(0, 100)], [1.0])
     with pytest.raises(InputError, match="beyond"):
         average_precision([Scan(scan.class_index[:50], scan.instance[:50], scan.predictions)])
+    with pytest.raises(InputError, match="not a number"):
+        average_precision([chairs([(0, 100)], [float("nan")])])
     with pytest.raises(InputError, match="one entry per voxel"):
         average_precision([Scan(scan.class_index, scan.instance[:50], scan.predictions)])
 
@@ -176,7 +178,8 @@ def test_order_of_voxels_predictions_and_scans_changes_nothing(scans, seed):
         members = rng.permutation(len(p.members))
         predictions = Predictions(place[p.members[members]], back[p.owner[members]], p.class_index[name], p.score[name])
         shuffled.append(Scan(scan.class_index[moved], scan.instance[moved], predictions))
-    np.testing.assert_allclose(figures(scans), figures(shuffled[::-1]), rtol=0, atol=1e-12)
+    # at 0.25 one prediction can hit two instances, and their order decides: see test_instances_protocol.py
+    np.testing.assert_allclose(figures(scans)[:, :2], figures(shuffled[::-1])[:, :2], rtol=0, atol=1e-12)
 
 
 @settings(deadline=None, max_examples=60)
