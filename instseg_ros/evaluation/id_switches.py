@@ -6,7 +6,7 @@ from collections import Counter
 
 import numpy as np
 
-from instseg_ros.errors import InputError
+from instseg_ros.evaluation.overlap import id_overlaps
 
 
 class IdConsistency:
@@ -54,22 +54,15 @@ class IdConsistency:
         Returns:
             The number of switches in this update.
         """
-        gt, ids = np.asarray(gt_instance, np.int64), np.asarray(predicted_id, np.int64)
-        if gt.shape != ids.shape or gt.ndim != 1:
-            raise InputError(f"gt_instance is {gt.shape} and predicted_id {ids.shape}: both must be [N] over the same voxels")
-        objects, gt_of, gt_size = np.unique(gt[gt >= 0], return_inverse=True, return_counts=True)
-        names, id_of, id_size = np.unique(ids[ids > 0], return_inverse=True, return_counts=True)
-        gt_row, id_row = np.full(len(gt), -1), np.full(len(ids), -1)
-        gt_row[gt >= 0], id_row[ids > 0] = gt_of, id_of
-        both = (gt_row >= 0) & (id_row >= 0)
-        cells, shared = np.unique(gt_row[both] * max(len(names), 1) + id_row[both], return_counts=True)
-        g, p = cells // max(len(names), 1), cells % max(len(names), 1)
-        matched = (2 * shared > gt_size[g] + id_size[p] - shared) & (gt_size[g] >= self.min_voxels)
+        table = id_overlaps(gt_instance, predicted_id)
+        objects, names, g, p = table.objects, table.ids, table.pair_object, table.pair_id
+        large = table.object_size >= self.min_voxels
+        matched = (2 * table.shared > table.object_size[g] + table.id_size[p] - table.shared) & large[g]
 
-        self._object_updates.update(objects[gt_size >= self.min_voxels].tolist())
+        self._object_updates.update(objects[large].tolist())
         self._id_updates.update(names.tolist())
         before = self.switches
-        held = dict(zip(zip(objects[g].tolist(), names[p].tolist(), strict=True), shared.tolist(), strict=True))
+        held = dict(zip(zip(objects[g].tolist(), names[p].tolist(), strict=True), table.shared.tolist(), strict=True))
         for thing, name in zip(objects[g[matched]].tolist(), names[p[matched]].tolist(), strict=True):
             self._match(thing, name, held)
         self._updates += 1

@@ -1,6 +1,6 @@
-"""Which predicted instance shares how much with which true one: what the protocols without void rules are computed from."""
+"""Which predicted instance shares how much with which true one: what all measures but ScanNet's are computed from."""
 
-__all__ = ["InstanceOverlaps", "instance_overlaps"]
+__all__ = ["IdOverlaps", "InstanceOverlaps", "id_overlaps", "instance_overlaps"]
 
 from dataclasses import dataclass
 
@@ -61,3 +61,51 @@ def instance_overlaps(scan: Scan) -> InstanceOverlaps:
     pair_gt, pair_prediction = cells // many, cells % many
     iou = shared / (gt_size[pair_gt] + size[pair_prediction] - shared)
     return InstanceOverlaps(votes.argmax(1).astype(np.uint8), gt_size, size, pair_gt, pair_prediction, iou)
+
+
+@dataclass(frozen=True)
+class IdOverlaps:
+    """Objects and predicted ids in a map at one moment."""
+
+    objects: np.ndarray
+    """[G] ground-truth objects in the map, ascending."""
+    object_size: np.ndarray
+    """[G] voxels."""
+    ids: np.ndarray
+    """[P] predicted ids in the map, ascending."""
+    id_size: np.ndarray
+    """[P] voxels."""
+    pair_object: np.ndarray
+    """[K] row of `objects` of every pair that shares a voxel, in the order (object, id)."""
+    pair_id: np.ndarray
+    """[K] row of `ids`."""
+    shared: np.ndarray
+    """[K] voxels that both have."""
+
+    @property
+    def pair_iou(self) -> np.ndarray:
+        """[K] intersection over union."""
+        return self.shared / (self.object_size[self.pair_object] + self.id_size[self.pair_id] - self.shared)
+
+
+def id_overlaps(gt_instance: np.ndarray, predicted_id: np.ndarray) -> IdOverlaps:
+    """Who shares how many voxels with whom.
+
+    Args:
+        gt_instance: [N] ground-truth object of every voxel of the map, -1 where there is none.
+        predicted_id: [N] instance id of the same voxels, 0 where there is none.
+
+    Raises:
+        InputError: the arrays are not over the same voxels.
+    """
+    gt, ids = np.asarray(gt_instance, np.int64), np.asarray(predicted_id, np.int64)
+    if gt.shape != ids.shape or gt.ndim != 1:
+        raise InputError(f"gt_instance is {gt.shape} and predicted_id {ids.shape}: both must be [N] over the same voxels")
+    objects, gt_of, gt_size = np.unique(gt[gt >= 0], return_inverse=True, return_counts=True)
+    names, id_of, id_size = np.unique(ids[ids > 0], return_inverse=True, return_counts=True)
+    gt_row, id_row = np.full(len(gt), -1), np.full(len(ids), -1)
+    gt_row[gt >= 0], id_row[ids > 0] = gt_of, id_of
+    both = (gt_row >= 0) & (id_row >= 0)
+    many = max(len(names), 1)
+    cells, shared = np.unique(gt_row[both] * many + id_row[both], return_counts=True)
+    return IdOverlaps(objects, gt_size, names, id_size, cells // many, cells % many, shared)
