@@ -46,7 +46,7 @@ setup(
     extras_require={
         "cuda12": ["cupy-cuda12x", "triton>=3.2"],
         "cuda13": ["cupy-cuda13x", "triton>=3.2"],
-        "evaluation": ["trackeval>=1.3", "ray"],
+        "evaluation": ["trackeval"],
         "rerun": ["rerun-sdk"],
         "train": ["tensorboard"],
         "dev": ["pytest<8.4", "hypothesis", "ruff", "mypy", "tensorboard", "types-PyYAML", "types-tqdm"],
