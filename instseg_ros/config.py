@@ -5,10 +5,10 @@ are dataclasses themselves; their fields are named with dots (`grouping.min_voxe
 """
 
 __all__ = [
-    "FolderConfig", "FusionConfig", "FusionNodeConfig", "GroupingConfig", "ImagesConfig", "InputConfig", "ModelConfig",
-    "OutputConfig", "PoseConfig", "SegmenterConfig", "SegmenterNodeConfig", "Setting", "TrackingConfig",
-    "TrainingConfig", "add_setting_arguments", "flatten", "from_mapping", "load_yaml", "preset_file", "setting",
-    "settings_from_arguments", "settings_of", "to_mapping",
+    "AugmentationConfig", "FolderConfig", "FusionConfig", "FusionNodeConfig", "GroupingConfig", "ImagesConfig",
+    "InputConfig", "LossConfig", "ModelConfig", "OutputConfig", "PoseConfig", "SegmenterConfig",
+    "SegmenterNodeConfig", "Setting", "TrackingConfig", "TrainingConfig", "add_setting_arguments", "flatten",
+    "from_mapping", "load_yaml", "preset_file", "setting", "settings_from_arguments", "settings_of", "to_mapping",
 ]
 
 import argparse
@@ -250,32 +250,70 @@ class FusionNodeConfig(FusionConfig):
 
 
 @dataclass
+class LossConfig:
+    """Which losses are added up, and how each is meant; a weight of 0 leaves one out. A head without a loss does not learn."""
+
+    semantic: float = setting(1.0, "weight of the class loss", ge=0.0, le=1000.0)
+    pull: float = setting(1.0, "weight of the pull term (within instances)", ge=0.0, le=1000.0)
+    push: float = setting(1.0, "weight of the push term (between instances)", ge=0.0, le=1000.0)
+    regularization: float = setting(0.0, "weight of the mean embeddings' distance from the origin", ge=0.0, le=1000.0)
+    pull_margin: float = setting(0.1, "embeddings this near to their mean are not pulled", ge=0.0, le=10.0)
+    push_margin: float = setting(0.5, "half the distance at which two instances are no longer pushed", ge=0.0, le=10.0)
+    squared: bool = setting(False, "square the hinges of pull and push")
+    structure: bool = setting(False, "pull harder far from the centre of the instance (Liang et al. 2019)")
+    size_power: float = setting(0.0, "instances are weighed by their size to this power in the pull term (SSEN eq. 3)", ge=0.0, le=1.0)
+    offset: float = setting(1.0, "weight of the loss of the offset to the centre", ge=0.0, le=1000.0)
+    offset_norm: str = setting(
+        "l1", "offset loss: l1 over all voxels, or l2 averaged by instance (OccuSeg eq. 3)", choices=("l1", "l2"),
+    )
+    direction: float = setting(0.0, "weight of the direction loss (MTML eq. 5)", ge=0.0, le=1000.0)
+    covariance: float = setting(0.0, "weight of the covariance loss (OccuSeg eq. 9)", ge=0.0, le=1000.0)
+    occupancy: float = setting(0.0, "weight of the occupancy loss (OccuSeg eq. 10)", ge=0.0, le=1000.0)
+    semantic_first_steps: int = setting(0, "steps at the beginning in which classes alone are learnt", ge=0, le=100_000_000)
+
+
+@dataclass
+class AugmentationConfig:
+    """How scenes are varied from step to step."""
+
+    crop_m: float = setting(4.0, "edge of the square column cut out of a scene, m; 0 = whole scenes", ge=0.0, le=1000.0)
+    thin: float = setting(0.1, "largest share of voxels dropped at random", ge=0.0, le=0.9)
+    rotation: str = setting(
+        "grid", "turn about the vertical by quarter turns and mirror, which maps voxels to voxels, or by any angle", choices=("grid", "any"),
+    )
+    tilt_deg: float = setting(0.0, "standard deviation of the tilt, degrees; with rotation = any", ge=0.0, le=45.0)
+    most_tilt_deg: float = setting(10.0, "largest tilt, degrees", ge=0.0, le=90.0)
+    least_scale: float = setting(1.0, "smallest scale; with rotation = any", ge=0.1, le=1.0)
+    most_scale: float = setting(1.0, "largest scale", ge=1.0, le=10.0)
+    color_jitter: float = setting(0.1, "standard deviation of the colour jitter, 0 to 1", ge=0.0, le=1.0)
+    color_drop: float = setting(0.2, "share of scenes whose colours are replaced by grey", ge=0.0, le=1.0)
+    object_dye: float = setting(0.3, "share of objects given colours of their own", ge=0.0, le=1.0)
+    height_drop: float = setting(0.25, "share of scenes whose floor height is hidden from the network", ge=0.0, le=1.0)
+    height_jitter_m: float = setting(0.1, "largest error of the floor height, m", ge=0.0, le=10.0)
+
+
+@dataclass
 class TrainingConfig:
-    """Optimiser, schedule, losses and augmentation of a training run."""
+    """A preset: network, losses, schedule and augmentation of a training run, and how what it predicts is grouped."""
 
     steps: int = setting(4000, "optimiser steps", ge=1, le=100_000_000)
     batch_voxels: int = setting(40000, "scenes are put together until they reach this many voxels", ge=100, le=100_000_000)
-    learning_rate: float = setting(2e-3, "peak learning rate of AdamW (one cycle)", ge=0.0, le=1.0)
-    weight_decay: float = setting(1e-3, "AdamW weight decay", ge=0.0, le=1.0)
-    warmup: float = setting(0.05, "share of the steps in which the learning rate rises", ge=0.0, le=1.0)
+    batch_scenes: int = setting(0, "and this many scenes; 0 = any number", ge=0, le=10_000)
+    optimizer: str = setting("adamw", "optimiser of the run", choices=("adamw", "adam"))
+    learning_rate: float = setting(2e-3, "peak learning rate", ge=0.0, le=1.0)
+    weight_decay: float = setting(1e-3, "weight decay of adamw", ge=0.0, le=1.0)
+    schedule: str = setting("one_cycle", "learning rate over the steps", choices=("one_cycle", "constant", "decay"))
+    warmup: float = setting(0.05, "one_cycle: share of the steps in which the learning rate rises", ge=0.0, le=1.0)
+    decay: float = setting(0.8, "decay: factor", ge=0.0, le=1.0)
+    decay_every: int = setting(10_000, "decay: steps between two decays", ge=1, le=100_000_000)
     seed: int = setting(0, "seed of weights, order and augmentation", ge=0, le=2**31 - 1)
     validate_every: int = setting(500, "steps between validations", ge=1, le=100_000_000)
     checkpoint_every: int = setting(200, "steps between checkpoints", ge=1, le=100_000_000)
-    crop_m: float = setting(4.0, "edge of the square column cut out of a scene, m; 0 = whole scenes", ge=0.0, le=1000.0)
-    pull_margin: float = setting(0.1, "hinge of the pull term, delta_inter (SSEN eq. 4)", ge=0.0, le=10.0)
-    push_margin: float = setting(0.5, "half hinge of the push term, delta_intra (SSEN eq. 2)", ge=0.0, le=10.0)
-    pull_weight: float = setting(5.0, "weight of the pull term", ge=0.0, le=1000.0)
-    push_weight: float = setting(10.0, "weight of the push term, gamma_intra (SSEN eq. 1)", ge=0.0, le=1000.0)
-    size_power: float = setting(1.0, "p of the size weight (SSEN eq. 3)", ge=0.0, le=1.0)
-    offset_weight: float = setting(1.0, "weight of the centre offset loss", ge=0.0, le=1000.0)
-    semantic_weight: float = setting(1.0, "weight of the class loss", ge=0.0, le=1000.0)
     amp: bool = setting(True, "mixed precision where the device is CUDA")
-    color_jitter: float = setting(0.1, "standard deviation of the colour jitter, 0 to 1", ge=0.0, le=1.0)
-    height_drop: float = setting(0.25, "share of scenes whose floor height is hidden from the network", ge=0.0, le=1.0)
-    height_jitter_m: float = setting(0.1, "largest error of the floor height, m", ge=0.0, le=10.0)
-    color_drop: float = setting(0.2, "share of scenes whose colours are replaced by grey", ge=0.0, le=1.0)
-    object_dye: float = setting(0.3, "share of objects given colours of their own", ge=0.0, le=1.0)
+    losses: LossConfig = group(LossConfig)
+    augmentation: AugmentationConfig = group(AugmentationConfig)
     model: ModelConfig = group(ModelConfig)
+    grouping: GroupingConfig = group(GroupingConfig)
 
 
 def add_setting_arguments(parser: argparse._ActionsContainer, cls: type) -> None:

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from instseg_ros.config import TrainingConfig
+from instseg_ros.config import AugmentationConfig
 from instseg_ros.datasets.scenes import VoxelScene
 
 
@@ -72,10 +72,10 @@ def dye_objects(scene: VoxelScene, rng: np.random.Generator, share: float) -> Vo
     return replace(scene, colors=np.clip(colors, 0.0, 255.0).astype(np.uint8))
 
 
-def augment(scene: VoxelScene, config: TrainingConfig, rng: np.random.Generator) -> VoxelScene:
+def augment(scene: VoxelScene, config: AugmentationConfig, rng: np.random.Generator) -> VoxelScene:
     """A random variant of a scene for one training step."""
     scene = symmetry(scene, int(rng.integers(8)))
     if config.crop_m:
         scene = crop_column(scene, config.crop_m, rng)
     scene = dye_objects(scene, rng, config.object_dye)
-    return recolor(thin(scene, rng), rng, config.color_jitter, config.color_drop)
+    return recolor(thin(scene, rng, config.thin), rng, config.color_jitter, config.color_drop)

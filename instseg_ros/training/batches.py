@@ -42,12 +42,23 @@ class Batch:
     """[M, 3] float32: from their centre to the centre of their instance, m."""
     scene_of_instance: Tensor
     """[C] int64."""
+    points: Tensor
+    """[N, 3] float32: voxel centres, m."""
+    scene_of_voxel: Tensor
+    """[N] int64."""
+
+    def instance_of_voxel(self) -> Tensor:
+        """[N] int64: instance of every voxel, -1 = none."""
+        instance = torch.full_like(self.scene_of_voxel, -1)
+        instance[self.members] = self.instance
+        return instance
 
     def to(self, device: torch.device | str) -> "Batch":
         """The batch on a device."""
         return Batch(
             self.features.to(device), self.tables.to(device), self.class_index.to(device), self.members.to(device),
             self.instance.to(device), self.offset.to(device), self.scene_of_instance.to(device),
+            self.points.to(device), self.scene_of_voxel.to(device),
         )
 
 
@@ -85,6 +96,8 @@ def make_batch(scenes: Sequence[VoxelScene], config: TrainingConfig, floors_z_m:
         torch.from_numpy(np.concatenate([s.class_index for s in scenes]).astype(np.int64)),
         torch.from_numpy(members), torch.from_numpy(member_instance.astype(np.int64)),
         torch.from_numpy(offset.astype(np.float32)), torch.tensor(scene_of, dtype=torch.long),
+        torch.from_numpy(((coords_all + 0.5) * config.model.voxel_size_m).astype(np.float32)),
+        torch.from_numpy(np.repeat(np.arange(len(scenes)), [len(s.coords) for s in scenes])),
     )
 
 
@@ -105,12 +118,12 @@ class BatchSource:
         """The batch of a step."""
         rng = np.random.default_rng([self.config.seed, step])
         scenes: list[VoxelScene] = []
-        while sum(len(s.coords) for s in scenes) < self.config.batch_voxels:
-            scene = augment(load_scene(self._choose(rng)), self.config, rng)
+        while sum(len(s.coords) for s in scenes) < self.config.batch_voxels or len(scenes) < self.config.batch_scenes:
+            scene = augment(load_scene(self._choose(rng)), self.config.augmentation, rng)
             if len(scene.coords):
                 scenes.append(scene)
         floors = [
-            None if rng.random() < self.config.height_drop else float(rng.uniform(-1.0, 1.0)) * self.config.height_jitter_m
+            None if rng.random() < self.config.augmentation.height_drop else float(rng.uniform(-1.0, 1.0)) * self.config.augmentation.height_jitter_m
             for _ in scenes
         ]
         return make_batch(scenes, self.config, floors)

@@ -1,6 +1,6 @@
-"""The training loop: SSEN's losses and the centre offset on augmented scenes."""
+"""The training loop: the losses of a preset on augmented scenes."""
 
-__all__ = ["Trainer", "losses", "scene_files"]
+__all__ = ["Trainer", "scene_files"]
 
 import math
 from dataclasses import replace
@@ -16,13 +16,12 @@ from instseg_ros.config import TrainingConfig, to_mapping
 from instseg_ros.datasets.scenes import load_scene
 from instseg_ros.errors import DataError
 from instseg_ros.labels import BACKGROUND, CLASS_NAMES, NUM_CLASSES
-from instseg_ros.losses.discriminative import instance_means, pull_loss, push_loss
-from instseg_ros.losses.offset import offset_loss
-from instseg_ros.losses.semantic import balance_weights, semantic_loss
+from instseg_ros.losses.semantic import balance_weights
 from instseg_ros.models.network import InstanceNet, resolve_device
 from instseg_ros.models.weights import initialize, save_weights
 from instseg_ros.training.batches import Batch, BatchSource
 from instseg_ros.training.checkpoint import load_checkpoint, save_checkpoint
+from instseg_ros.training.objective import check_objective, objective
 from instseg_ros.training.validation import validate
 
 
@@ -38,19 +37,10 @@ def scene_files(folder: Path) -> list[Path]:
     return files
 
 
-def losses(outputs: dict[str, Tensor], batch: Batch, config: TrainingConfig, class_weights: Tensor) -> dict[str, Tensor]:
-    """The weighted terms of the loss by name; their sum is what is minimised."""
-    embedding = outputs["embedding"][batch.members]
-    terms = {
-        "semantic": config.semantic_weight * semantic_loss(outputs["semantic"], batch.class_index, class_weights),
-        "offset": config.offset_weight * offset_loss(outputs["offset"][batch.members], batch.offset),
-    }
-    count = len(batch.scene_of_instance)
-    if count:
-        means, size = instance_means(embedding, batch.instance, count)
-        terms["pull"] = config.pull_weight * pull_loss(embedding, batch.instance, means, size, config.pull_margin, config.size_power)
-        terms["push"] = config.push_weight * push_loss(means, batch.scene_of_instance, config.push_margin)
-    return terms
+def _optimizer(model: InstanceNet, config: TrainingConfig) -> torch.optim.Optimizer:
+    if config.optimizer == "adam":
+        return torch.optim.Adam(model.parameters(), lr=config.learning_rate)
+    return torch.optim.AdamW(model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
 
 
 class Trainer:
@@ -68,6 +58,7 @@ class Trainer:
 
     def __init__(self, config: TrainingConfig, data: Path, out: Path, device: str = "auto", preset: str = "", fresh: bool = False,
                  init: Path | None = None) -> None:
+        check_objective(config)
         self.config, self.out, self.preset = config, out, preset
         self.device = resolve_device(device)
         self.train_files = scene_files(data / "train")
@@ -78,7 +69,7 @@ class Trainer:
         self.model = InstanceNet(config.model)
         self.new_tensors = initialize(self.model, init) if init is not None else []
         self.model.to(self.device)
-        self.optimizer = torch.optim.AdamW(self.model.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay)
+        self.optimizer = _optimizer(self.model, config)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self._amp)
         self.step, self.best = 0, -1.0
         self.class_counts = self._count_classes()
@@ -127,7 +118,7 @@ class Trainer:
     def validate(self) -> dict[str, float]:
         """AP on the validation scenes; writes `last.safetensors`, and `best.safetensors` if it is the best so far."""
         self.model.eval()
-        figures = validate(self.model, self.validation_files)
+        figures = validate(self.model, self.validation_files, self.config.grouping)
         self.model.train()
         self.save_weights(self.out / "last.safetensors", figures)
         if figures["ap50"] > self.best:
@@ -142,11 +133,15 @@ class Trainer:
         model = self.model.float()
         save_weights(path, model, {
             "preset": self.preset, "classes": classes, "step": self.step, "training": training,
-            "scenes": len(self.train_files), "validation": figures,
+            "scenes": len(self.train_files), "validation": figures, "grouping": to_mapping(self.config.grouping),
         })
 
     def learning_rate(self, step: int) -> float:
-        """One cycle: linear warm-up, then half a cosine down to zero."""
+        """One cycle (linear warm-up, then half a cosine down to zero), constant, or decayed by a factor every so many steps."""
+        if self.config.schedule == "constant":
+            return self.config.learning_rate
+        if self.config.schedule == "decay":
+            return self.config.learning_rate * self.config.decay ** (step // self.config.decay_every)
         warm = max(1.0, self.config.warmup * self.config.steps)
         if step < warm:
             return self.config.learning_rate * (step + 1) / warm
@@ -158,7 +153,7 @@ class Trainer:
         self.model.train()
         with torch.autocast(self.device.type, dtype=torch.float16, enabled=self._amp):
             outputs = self.model(batch.features, batch.tables)
-        terms = losses(outputs, batch, self.config, class_weights)
+        terms = objective(outputs, batch, self.config.losses, class_weights, self.step)
         total = torch.stack(list(terms.values())).sum()
         if not bool(torch.isfinite(total)):
             raise DataError(f"the loss is {total.item()} at step {self.step}: lower --learning-rate, or look at the scenes of this step")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from instseg_ros.config import SegmenterConfig
+from instseg_ros.config import GroupingConfig, SegmenterConfig
 from instseg_ros.datasets.scenes import VoxelScene, load_scene
 from instseg_ros.evaluation.instances import Predictions, Scan, average_precision, default_min_region
 from instseg_ros.labels import IGNORE
@@ -24,13 +24,15 @@ def segment_scene(segmenter: Segmenter, scene: VoxelScene) -> LabelledCloud:
     return segmenter.cloud(segmenter.map.lookup(scene.coords))
 
 
-def validate(net: InstanceNet, files: Sequence[Path]) -> dict[str, float]:
+def validate(net: InstanceNet, files: Sequence[Path], grouping: GroupingConfig | None = None) -> dict[str, float]:
     """`ap`, `ap50`, `ap25` of the instances and `accuracy` of the voxel classes over scene files.
 
     Args:
         net: a network in evaluation mode.
+        grouping: settings of the grouper; default: those of the segmenter.
     """
-    segmenter = Segmenter(SegmenterConfig(voxel_size_m=net.config.voxel_size_m, device=next(net.parameters()).device.type), net)
+    config = SegmenterConfig(voxel_size_m=net.config.voxel_size_m, device=next(net.parameters()).device.type, grouping=grouping or GroupingConfig())
+    segmenter = Segmenter(config, net)
     scans, right, known = [], 0, 0
     for file in files:
         scene = load_scene(file)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from instseg_ros.config import ModelConfig, TrainingConfig, load_yaml, preset_file
+from instseg_ros.config import AugmentationConfig, LossConfig, ModelConfig, TrainingConfig, load_yaml, preset_file
 from instseg_ros.datasets.augmentation import augment, dye_objects, symmetry
 from instseg_ros.datasets.scenes import VoxelScene, save_scene
 from instseg_ros.errors import ConfigError, DataError, WeightsError
@@ -16,7 +16,8 @@ from instseg_ros.labels import CLASS_NAMES
 from instseg_ros.models.network import InstanceNet
 from instseg_ros.models.weights import load_weights, save_weights, weights_metadata
 from instseg_ros.training.batches import BatchSource, make_batch
-from instseg_ros.training.trainer import Trainer, losses
+from instseg_ros.training.objective import objective
+from instseg_ros.training.trainer import Trainer
 
 
 def boxes_scene(seed: int) -> VoxelScene:
@@ -106,7 +107,7 @@ def test_augmentation_keeps_voxels_with_their_labels():
     scene = boxes_scene(0)
     labels = {tuple(c): k for c, k in zip(symmetry(scene, 0).coords.tolist(), scene.class_index, strict=True)}
     rng = np.random.default_rng(3)
-    config = small_config(crop_m=1.0)
+    config = AugmentationConfig(crop_m=1.0)
     for _ in range(5):
         out = augment(scene, config, rng)
         assert len(out.coords) == len(out.colors) == len(out.class_index) == len(out.instance) < len(scene.coords)
@@ -129,7 +130,7 @@ def test_losses_fall_when_one_batch_is_learnt():
     optimizer = torch.optim.Adam(net.parameters(), 5e-3)
     history = []
     for _ in range(60):
-        terms = losses(net(batch.features, batch.tables), batch, config, torch.ones(20))
+        terms = objective(net(batch.features, batch.tables), batch, config.losses, torch.ones(20))
         history.append({k: v.item() for k, v in terms.items()})
         optimizer.zero_grad()
         torch.stack(list(terms.values())).sum().backward()
@@ -211,3 +212,52 @@ def test_a_run_starts_from_the_weights_of_a_deeper_network(data, tmp_path):
     assert deeper.new_tensors and all(".3." in n or "down.2" in n or "up.2" in n or "decoder.2" in n for n in deeper.new_tensors)
     with pytest.raises(WeightsError, match="--model.voxel-size-m 0.05"):
         Trainer(replace(config, model=replace(config.model, voxel_size_m=0.02)), data, tmp_path / "run2", init=tmp_path / "deep.safetensors")
+
+
+ALL_HEADS = ("semantic", "embedding", "offset", "direction", "covariance", "occupancy")
+
+
+def test_every_loss_of_the_papers_falls_on_one_batch():
+    torch.manual_seed(0)
+    config = small_config(
+        model=ModelConfig(channels=(8, 16), embedding_dim=4, heads=ALL_HEADS),
+        losses=LossConfig(squared=True, regularization=0.001, direction=1.0, offset_norm="l2", covariance=1.0, occupancy=1.0))
+    batch, net = make_batch([boxes_scene(0), boxes_scene(1)], config), InstanceNet(config.model)
+    optimizer, history = torch.optim.Adam(net.parameters(), 5e-3), []
+    for _ in range(60):
+        terms = objective(net(batch.features, batch.tables), batch, config.losses, torch.ones(20))
+        history.append({k: v.item() for k, v in terms.items()})
+        optimizer.zero_grad()
+        torch.stack(list(terms.values())).sum().backward()
+        optimizer.step()
+    assert set(history[0]) == {"semantic", "pull", "push", "regularization", "offset", "direction", "covariance", "occupancy"}
+    for name in ("semantic", "offset", "direction", "covariance", "occupancy"):
+        assert history[-1][name] < history[0][name] - 0.2 * abs(history[0][name]), (name, history[0][name], history[-1][name])
+
+
+def test_both_embeddings_of_a_refined_network_are_learnt_and_classes_come_first():
+    config = LossConfig(structure=True, pull_margin=0.7, push_margin=0.75, squared=True, offset=0.0, semantic_first_steps=5)
+    batch = make_batch([boxes_scene(0)], small_config())
+    torch.manual_seed(0)
+    first, refined = torch.randn(2, len(batch.features), 4).unbind()
+    outputs = {"semantic": torch.zeros(len(first), 20), "embedding": refined, "embedding_initial": first}
+    alone = [objective({"semantic": outputs["semantic"], "embedding": e}, batch, config, torch.ones(20)) for e in (first, refined)]
+    both = objective(outputs, batch, config, torch.ones(20))
+    for name in ("pull", "push"):
+        assert both[name].item() == pytest.approx(alone[0][name].item() + alone[1][name].item(), rel=1e-5)
+    assert set(objective(outputs, batch, config, torch.ones(20), step=4)) == {"semantic"}
+    assert set(objective(outputs, batch, config, torch.ones(20), step=5)) == {"semantic", "pull", "push"}
+
+
+def test_a_head_without_a_loss_and_a_loss_without_a_head_are_refused(data, tmp_path):
+    with pytest.raises(ConfigError, match="losses.direction.*add it to model.heads"):
+        Trainer(small_config(losses=LossConfig(direction=1.0)), data, tmp_path / "run", "cpu")
+    with pytest.raises(ConfigError, match="occupancy, which no loss trains: set losses.occupancy"):
+        Trainer(small_config(model=ModelConfig(channels=(8,), heads=("semantic", "embedding", "offset", "occupancy"))), data, tmp_path / "run", "cpu")
+
+
+@pytest.mark.parametrize(("schedule", "want"), [("constant", [1.0, 1.0, 1.0]), ("decay", [1.0, 1.0, 0.8]), ("one_cycle", [1.0, 1.0, 0.5])])
+def test_schedules(data, tmp_path, schedule, want):
+    config = small_config(steps=3, schedule=schedule, decay_every=2, learning_rate=1.0, warmup=0.0)
+    trainer = Trainer(config, data, tmp_path / "run", "cpu")
+    assert [trainer.learning_rate(step) for step in range(3)] == pytest.approx(want)
