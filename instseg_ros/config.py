@@ -104,15 +104,55 @@ class ModelConfig:
 class GroupingConfig:
     """How voxels become instance segments."""
 
-    method: str = setting("hdbscan", "grouper that splits a connected component into instances", choices=("hdbscan",), fixed=True)
+    method: str = setting(
+        "hdbscan", "grouper that splits a connected component into instances",
+        choices=("hdbscan", "mean_shift", "connected_components", "proposals", "occupancy_graph"), fixed=True,
+    )
+    device: str = setting("cpu", "where mean shift and HDBSCAN's distances are computed; cuda needs CuPy", choices=("cpu", "cuda"), fixed=True)
     bridge_voxels: int = setting(2, "foreground voxels up to this far apart (Chebyshev, voxels) are one component", ge=1, le=4)
     min_voxels: int = setting(20, "smaller segments are not instances", ge=1, le=1_000_000)
     min_cluster_voxels: int = setting(30, "HDBSCAN min_cluster_size, in voxels", ge=2, le=1_000_000)
     embedding_scale: float = setting(1.0, "weight of the embedding distance", ge=0.0, le=100.0)
-    offset_scale: float = setting(5.0, "weight of the distance between predicted centres, 1/m", ge=0.0, le=100.0)
+    offset_scale: float = setting(5.0, "weight of the distance between predicted centres, 1/m; HDBSCAN and mean shift", ge=0.0, le=100.0)
     cell_size: float = setting(0.3, "edge of the cells that condense a component, in scaled feature units", ge=0.0, le=10.0)
-    merge_distance: float = setting(0.5, "clusters closer than this in scaled feature units stay one", ge=0.0, le=10.0)
+    merge_distance: float = setting(0.5, "HDBSCAN: clusters closer than this in scaled feature units stay one", ge=0.0, le=10.0)
     min_score: float = setting(0.2, "segments with a lower mean class probability are dropped", ge=0.0, le=1.0)
+    class_vote: str = setting(
+        "mean", "class of a segment: highest mean probability, or the class of most of its voxels", choices=("mean", "majority"),
+    )
+    class_reach: int = setting(
+        1, "connected components and proposals: voxels of one class up to this far apart (Chebyshev, voxels) are linked", ge=1, le=4,
+    )
+    mean_shift_bandwidth: float = setting(1.0, "mean shift: radius of the flat kernel, in scaled feature units", ge=0.01, le=100.0)
+    proposal_bandwidths: tuple[float, ...] = setting(
+        (0.5, 1.0, 1.5), "proposals: bandwidths of mean shift among embeddings, in scaled units", ge=0.01, le=100.0,
+    )
+    proposal_coherence: float = setting(
+        0.5, "proposals: embeddings this near to the proposal's mean are coherent, in scaled units", ge=0.0, le=100.0,
+    )
+    proposal_feature_weight: float = setting(1.0, "proposals: weight of the embeddings' coherence in the score", ge=0.0, le=100.0)
+    proposal_direction_weight: float = setting(1.0, "proposals: weight of the directions' coherence in the score; 0 = not read", ge=0.0, le=100.0)
+    proposal_size_weight: float = setting(0.5, "proposals: weight of the size prior in the score", ge=0.0, le=100.0)
+    proposal_min_m2: float = setting(0.1, "proposals: the size prior falls below this much surface, m2", ge=1e-6, le=1000.0)
+    proposal_max_m2: float = setting(8.0, "proposals: the size prior falls above this much surface, m2", ge=1e-6, le=1000.0)
+    proposal_overlap: float = setting(0.5, "proposals: one that overlaps a better one by more than this IoU goes", ge=0.0, le=1.0)
+    proposal_rest: str = setting(
+        "nearest", "proposals: voxels in none that is kept go to the instance of the nearest embedding, or to none", choices=("nearest", "none"),
+    )
+    supervoxel_scale: float = setting(1.0, "occupancy graph: k of the graph-based segmentation; larger = larger supervoxels", ge=0.0, le=1000.0)
+    supervoxel_min_voxels: int = setting(10, "occupancy graph: smaller supervoxels join a neighbour", ge=1, le=1_000_000)
+    supervoxel_color: float = setting(1.0, "occupancy graph: weight of the colour beside the normal when supervoxels are cut", ge=0.0, le=100.0)
+    graph_threshold: float = setting(0.5, "occupancy graph: supervoxels merge while the best edge weighs more than this", ge=0.0, le=2.0)
+    graph_feature: bool = setting(True, "occupancy graph: use the embeddings")
+    graph_spatial: bool = setting(True, "occupancy graph: use the predicted centres")
+    graph_occupancy: bool = setting(True, "occupancy graph: use the predicted occupancy, as divisor and as the final filter")
+    graph_rejected: str = setting(
+        "drop", "occupancy graph: instances whose occupancy ratio is not within 0.3 to 2 are dropped or kept", choices=("drop", "keep"),
+    )
+    occupancy_ratio: str = setting(
+        "clustered_over_predicted", "occupancy graph: what the occupancy ratio is; the other way round is there for comparison",
+        choices=("clustered_over_predicted", "predicted_over_clustered"),
+    )
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """From voxel predictions to instance segments, regrouping only the connected components that a change touches."""
 
-__all__ = ["SPLITTERS", "Grouper", "Splitter"]
+__all__ = ["SPLITTERS", "Grouper"]
 
 from collections.abc import Callable
 from typing import Protocol
@@ -9,23 +9,35 @@ import numpy as np
 
 from instseg_ros.config import GroupingConfig
 from instseg_ros.errors import ConfigError
-from instseg_ros.grouping.components import Components, canonical_keys, contacts
+from instseg_ros.grouping.arrays import array_module
+from instseg_ros.grouping.class_components import split_connected_components
+from instseg_ros.grouping.components import Components, contacts
 from instseg_ros.grouping.hdbscan_grouper import split_hdbscan
+from instseg_ros.grouping.mean_shift import split_mean_shift
+from instseg_ros.grouping.occupancy_graph import graph_heads, split_occupancy_graph
+from instseg_ros.grouping.proposals import proposal_heads, split_proposals
 from instseg_ros.grouping.segmentation import Segment, Segmentation
-from instseg_ros.labels import BACKGROUND, NUM_CLASSES
-from instseg_ros.mapping.update import voxel_centers
+from instseg_ros.grouping.space import space_heads
+from instseg_ros.grouping.splitter import FOREGROUND, Component, Splitter, check_heads
 from instseg_ros.prediction import Prediction
 
-Splitter = Callable[[np.ndarray, Prediction, GroupingConfig], tuple[np.ndarray, np.ndarray]]
-"""(points_m [n, 3], predictions of these voxels, config) -> labels [n] int from 0 (-1 = noise), membership [n] in 0..1.
-
-The voxels are one connected component in canonical order; the result may depend on nothing else.
-"""
-
-SPLITTERS: dict[str, Splitter] = {"hdbscan": split_hdbscan}
+SPLITTERS: dict[str, Splitter] = {
+    "hdbscan": split_hdbscan,
+    "mean_shift": split_mean_shift,
+    "connected_components": split_connected_components,
+    "proposals": split_proposals,
+    "occupancy_graph": split_occupancy_graph,
+}
 """What splits a component, by `GroupingConfig.method`."""
 
-_FOREGROUND = np.array([c for c in range(NUM_CLASSES) if c not in BACKGROUND])
+_HEADS: dict[str, Callable[[GroupingConfig], list[str]]] = {
+    "hdbscan": space_heads,
+    "mean_shift": space_heads,
+    "connected_components": lambda config: [],
+    "proposals": proposal_heads,
+    "occupancy_graph": graph_heads,
+}
+"""The heads that a method reads beside the classes."""
 
 
 class Map(Protocol):
@@ -35,6 +47,8 @@ class Map(Protocol):
 
     @property
     def coords(self) -> np.ndarray: ...
+    @property
+    def colors(self) -> np.ndarray: ...
     @property
     def alive(self) -> np.ndarray: ...
     def lookup(self, coords: np.ndarray) -> np.ndarray: ...
@@ -59,11 +73,16 @@ class Grouper:
 
     Args:
         config: settings; `method` names one of `SPLITTERS`.
+
+    Raises:
+        ConfigError: there is no such method, or no such device.
+        MissingDependencyError: the device needs CuPy.
     """
 
     def __init__(self, config: GroupingConfig) -> None:
         if config.method not in SPLITTERS:
             raise ConfigError(f"grouping.method = {config.method!r}: allowed is {', '.join(SPLITTERS)}")
+        array_module(config.device)
         self.config = config
         self._split = SPLITTERS[config.method]
         self._segments: dict[int, Segment] = {}
@@ -91,7 +110,11 @@ class Grouper:
 
         Returns:
             All segments; the arrays and dicts in it are the grouper's own and change with the next call.
+
+        Raises:
+            ConfigError: the method reads a head that the network does not have; nothing has changed.
         """
+        check_heads(self.config.method, _HEADS[self.config.method](self.config), prediction)
         coords = voxel_map.coords
         if len(self._segment) < len(coords):
             self._segment = np.concatenate([self._segment, np.full(len(coords) - len(self._segment), -1, np.int32)])
@@ -101,7 +124,7 @@ class Grouper:
         else:
             present = voxel_map.live_slots()
         self._started = True
-        foreground = np.isin(prediction.semantic[present].argmax(axis=1), _FOREGROUND)
+        foreground = np.isin(prediction.semantic[present].argmax(axis=1), FOREGROUND)
         change = self._components.update(voxel_map, delta.removed, present, foreground)
 
         old = [s for c in change.ended for s in self._segments_of.pop(c, ())]
@@ -115,7 +138,8 @@ class Grouper:
             slots = self._components.members[component]
             if len(slots) < self.config.min_voxels:
                 continue
-            found = self._group(slots, coords[slots], voxel_map.voxel_size_m, prediction)
+            rows = prediction.take(slots)
+            found = self._group(slots, Component(coords[slots], voxel_map.colors[slots], voxel_map.voxel_size_m, rows))
             if found:
                 self._segments_of[component] = [self._place(segment, keepable, touched) for segment in found]
                 placed.update(self._segments_of[component])
@@ -145,21 +169,30 @@ class Grouper:
         self._segment[segment.slots] = s
         return s
 
-    def _group(self, slots: np.ndarray, coords: np.ndarray, voxel_size_m: float, prediction: Prediction) -> list[Segment]:
+    def _group(self, slots: np.ndarray, component: Component) -> list[Segment]:
         """The segments of one component, given its slots and voxels in canonical order."""
-        rows = prediction.take(slots)
-        labels, membership = self._split(voxel_centers(coords, voxel_size_m), rows, self.config)
-        labels = merge_small(canonical_keys(coords), labels, self.config.min_voxels)
+        labels, membership = self._split(component, self.config)
+        labels = merge_small(component.keys, labels, self.config.min_voxels)
+        semantic = component.rows.semantic
         segments = []
-        for label in np.unique(labels[labels >= 0]):
-            inside = labels == label
-            mean = rows.semantic[inside].mean(axis=0, dtype=np.float64)
-            best = int(_FOREGROUND[mean[_FOREGROUND].argmax()])
+        for inside in _members(labels):
+            mean = semantic[inside].mean(axis=0, dtype=np.float64)[FOREGROUND]
+            if self.config.class_vote == "majority":
+                best = int(np.bincount(semantic[inside][:, FOREGROUND].argmax(axis=1)).argmax())
+            else:
+                best = int(mean.argmax())
             # Membership says how sure the split was, not how likely the object is: it may halve the score, no more
             score = float(np.clip(mean[best] * (0.5 + 0.5 * membership[inside].mean()), 0.0, 1.0))
             if score >= self.config.min_score:
-                segments.append(Segment(slots[inside], best, score))
+                segments.append(Segment(slots[inside], int(FOREGROUND[best]), score))
         return segments
+
+
+def _members(labels: np.ndarray) -> list[np.ndarray]:
+    """The rows of every label >= 0, ascending, by ascending label."""
+    order = np.argsort(labels, kind="stable")
+    found, starts = np.unique(labels[order], return_index=True)
+    return [rows for label, rows in zip(found, np.split(order, starts[1:]), strict=True) if label >= 0]
 
 
 def merge_small(keys: np.ndarray, labels: np.ndarray, min_voxels: int) -> np.ndarray:

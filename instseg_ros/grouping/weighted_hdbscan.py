@@ -5,17 +5,19 @@ distance threshold: Malzer, Baum: "A Hybrid Approach To Hierarchical Density-bas
 no floor and a competing root the labels are those of the `hdbscan` library with `allow_single_cluster=True`.
 """
 
-__all__ = ["weighted_hdbscan"]
+__all__ = ["core_distances", "spanning_tree", "weighted_hdbscan"]
+
+from types import ModuleType
 
 import numpy as np
-from scipy.spatial import cKDTree
 
+from instseg_ros.grouping.arrays import Array, smallest, squared_distances, to_host
 from instseg_ros.sparse import kernels
 
 
 def weighted_hdbscan(
     items: np.ndarray, weights: np.ndarray, min_cluster_size: int, min_samples: int, epsilon: float = 0.0, floor: float = 0.0,
-    root_competes: bool = True,
+    root_competes: bool = True, xp: ModuleType = np,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Cluster weighted items.
 
@@ -29,6 +31,7 @@ def weighted_hdbscan(
         root_competes: whether all items as one cluster compete for stability with the clusters in it. As the root begins at
             density 0, it wins over clusters that part at less than about twice the distance of their own items; without it,
             all is one cluster only where no two parts are farther apart than epsilon.
+        xp: array module that computes distances and spanning tree; with numpy the compiled kernel grows the tree.
 
     Returns:
         labels [m] int64, -1 = noise, and membership [m] in 0..1: how near to the densest part of its cluster an item lies.
@@ -37,24 +40,69 @@ def weighted_hdbscan(
     if count == 1:
         return np.zeros(1, np.int64), np.ones(1)
     floor = max(floor, 1e-12)
-    edges = kernels.spanning_tree(items, _core_distances(items, weights, min_samples), floor)
+    squares = squared_distances(xp, xp.asarray(items), xp.asarray(items))
+    core = core_distances(xp, squares, xp.asarray(weights), min_samples)
+    if xp is np:
+        edges = kernels.spanning_tree(items, core, floor)
+    else:
+        edges = spanning_tree(xp, squares, core, floor)
     left, right, height = _single_linkage(edges[np.argsort(edges[:, 2], kind="stable")])
     tree = _CondensedTree(left, right, height, weights, min_cluster_size, floor)
     selected = tree.merge_below(tree.excess_of_mass(root_competes), epsilon)
     return tree.labels(selected, epsilon)
 
 
-def _core_distances(items: np.ndarray, weights: np.ndarray, min_samples: int) -> np.ndarray:
-    """[m] distance within which an item finds the weight `min_samples` beside one point of its own."""
-    core = np.zeros(len(items))
-    sparse = np.flatnonzero(weights <= min_samples)
-    if len(sparse):
-        k = min(min_samples + 1, len(items))
-        distance, near = cKDTree(items).query(items[sparse], k=np.arange(1, k + 1))
-        enough = np.cumsum(weights[near], axis=1) > min_samples
-        enough[:, -1] = True  # fewer points than asked for: all of them
-        core[sparse] = distance[np.arange(len(sparse)), enough.argmax(axis=1)]
+def core_distances(xp: ModuleType, squares: Array, weights: Array, min_samples: int) -> Array:
+    """[m] distance within which an item finds the weight `min_samples` beside one point of its own.
+
+    Args:
+        xp: array module.
+        squares: [m, m] squared distances of the items.
+        weights: [m] weights.
+        min_samples: weight to be found.
+    """
+    core = xp.zeros(len(weights))
+    left = xp.flatnonzero(weights <= min_samples)  # of the others an item's own points are enough
+    count = 8
+    while len(left):  # few neighbours are enough for most, as they have weights themselves
+        near, square = smallest(xp, squares[left], min(count, len(weights)))
+        enough = xp.cumsum(weights[near], axis=1) > min_samples
+        if count >= len(weights):
+            enough[:, -1] = True  # fewer points than asked for: all of them
+        done = enough.any(axis=1)
+        last = enough.argmax(axis=1)[:, None]
+        core[left[done]] = xp.sqrt(xp.take_along_axis(square, last, axis=1)[done, 0])
+        left, count = left[~done], count * 4
     return core
+
+
+def spanning_tree(xp: ModuleType, squares: Array, core: Array, floor: float) -> np.ndarray:
+    """Minimum spanning tree of mutual reachability, as `kernels.spanning_tree` has it, on any array module.
+
+    Args:
+        xp: array module.
+        squares: [m, m] squared distances of the items.
+        core: [m] core distances.
+        floor: least distance of two items.
+
+    Returns:
+        [m - 1, 3] float64: from, to, length, in the order in which Prim's method finds them.
+    """
+    length = xp.maximum(xp.sqrt(squares), xp.maximum(xp.maximum(core[:, None], core), floor))
+    best, source = length[0].copy(), xp.zeros(len(core), np.int64)
+    best[0] = np.inf  # what is in the tree
+    nodes, sources, lengths, inside = [], [], [], xp.zeros(len(core), bool)
+    inside[0] = True
+    for _ in range(len(core) - 1):
+        node = best.argmin()  # of equally near ones the first
+        nodes.append(node)
+        sources.append(source[node])
+        lengths.append(best[node])
+        inside[node] = True
+        nearer = (length[node] < best) & ~inside
+        best = xp.where(inside, np.inf, xp.where(nearer, length[node], best))
+        source = xp.where(nearer, node, source)
+    return np.stack([to_host(xp.stack(values)).astype(np.float64) for values in (sources, nodes, lengths)], axis=1)
 
 
 def _single_linkage(edges: np.ndarray) -> tuple[list[int], list[int], list[float]]:

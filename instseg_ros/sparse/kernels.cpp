@@ -461,4 +461,35 @@ void instseg_spanning_tree(const double* items, const double* core, int64_t coun
   }
 }
 
+// Graph-based segmentation (Felzenszwalb, Huttenlocher 2004) of `count` nodes: edges come by ascending weight; two segments
+// become one where the edge weighs no more than what each holds together by, its heaviest inner edge + scale / its nodes. Then
+// segments of fewer than min_size nodes join across the lightest edge that leaves them. segment [count]: the segment's first node.
+void instseg_graph_segments(const int32_t* source, const int32_t* target, const double* weight, int64_t edges, int64_t count,
+                            double scale, int64_t min_size, int32_t* segment) {
+  std::vector<double> holds(count, scale);
+  std::vector<int64_t> size(count, 1);
+  for (int64_t i = 0; i < count; ++i) segment[i] = static_cast<int32_t>(i);
+  const auto root = [&](int32_t node) {
+    while (segment[node] != node) node = segment[node] = segment[segment[node]];
+    return node;
+  };
+  const auto join = [&](int32_t a, int32_t b) {  // the lower number stays: every segment is named by its first node
+    if (b < a) std::swap(a, b);
+    segment[b] = a;
+    size[a] += size[b];
+    return a;
+  };
+  for (int64_t e = 0; e < edges; ++e) {
+    const int32_t a = root(source[e]), b = root(target[e]);
+    if (a == b || weight[e] > holds[a] || weight[e] > holds[b]) continue;
+    const int32_t both = join(a, b);
+    holds[both] = weight[e] + scale / static_cast<double>(size[both]);
+  }
+  for (int64_t e = 0; e < edges; ++e) {
+    const int32_t a = root(source[e]), b = root(target[e]);
+    if (a != b && (size[a] < min_size || size[b] < min_size)) join(a, b);
+  }
+  for (int64_t i = 0; i < count; ++i) segment[i] = root(static_cast<int32_t>(i));
+}
+
 }  // extern "C"

@@ -1,8 +1,8 @@
 """The compiled CPU kernels: `kernels.cpp` is a plain C library, called through ctypes, which releases the interpreter lock."""
 
 __all__ = [
-    "available", "conv", "conv_update", "conv_weight_grad", "find_chunks", "insert", "linear", "lookup", "number_absent", "pad_channels",
-    "reach", "remove", "set_threads", "spanning_tree",
+    "available", "conv", "conv_update", "conv_weight_grad", "find_chunks", "graph_segments", "insert", "linear", "lookup",
+    "number_absent", "pad_channels", "reach", "remove", "set_threads", "spanning_tree",
 ]
 
 import ctypes
@@ -45,6 +45,7 @@ def _library() -> ctypes.CDLL | None:
         library.instseg_insert.argtypes = [p, p, p, wide, p, p, p, i]
         library.instseg_remove.argtypes = [p, p, p, wide, p, p]
         library.instseg_spanning_tree.argtypes = [p, p, wide, i, ctypes.c_double, p]
+        library.instseg_graph_segments.argtypes = [p, p, p, wide, wide, ctypes.c_double, wide, p]
         for name in ("reach", "find_chunks", "number_absent"):
             getattr(library, f"instseg_{name}").restype = wide
         return library
@@ -240,3 +241,25 @@ def spanning_tree(items: np.ndarray, core: np.ndarray, floor: float) -> np.ndarr
     edges = np.empty((max(0, len(items) - 1), 3))
     _loaded().instseg_spanning_tree(columns.ctypes.data, core.ctypes.data, len(items), len(columns), floor, edges.ctypes.data)
     return edges
+
+
+def graph_segments(
+    source: np.ndarray, target: np.ndarray, weight: np.ndarray, count: int, scale: float, min_size: int
+) -> np.ndarray:
+    """Graph-based segmentation (Felzenszwalb, Huttenlocher: "Efficient Graph-Based Image Segmentation", IJCV 2004).
+
+    Args:
+        source, target: [E] nodes of the edges.
+        weight: [E] how unlike the two are, ascending.
+        count: nodes.
+        scale: their k: larger segments for larger values.
+        min_size: a segment of fewer nodes joins a neighbour, across the lightest edge.
+
+    Returns:
+        [count] int32: the first node of every node's segment.
+    """
+    source, target = np.ascontiguousarray(source, np.int32), np.ascontiguousarray(target, np.int32)
+    weight, segment = np.ascontiguousarray(weight, np.float64), np.empty(count, np.int32)
+    _loaded().instseg_graph_segments(
+        source.ctypes.data, target.ctypes.data, weight.ctypes.data, len(weight), count, scale, min_size, segment.ctypes.data)
+    return segment

@@ -2,113 +2,34 @@
 
 import numpy as np
 import pytest
+from grouping_scenes import (
+    CHAIR,
+    TABLE,
+    VOXEL_M,
+    WALL,
+    assert_touched_only_equals_everything,
+    box,
+    component,
+    one_update,
+    perfect,
+    predict,
+    update,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from instseg_ros.config import GroupingConfig
+from instseg_ros.config import GroupingConfig, Setting, settings_of
 from instseg_ros.errors import ConfigError
 from instseg_ros.grouping.components import canonical_keys
-from instseg_ros.grouping.grouper import Grouper, merge_small
-from instseg_ros.grouping.segmentation import Segmentation
-from instseg_ros.labels import NUM_CLASSES
-from instseg_ros.mapping.update import MapUpdate
-from instseg_ros.mapping.voxel_map import MapDelta, VoxelMap
+from instseg_ros.grouping.grouper import SPLITTERS, Grouper, merge_small
 from instseg_ros.prediction import Prediction
 
-VOXEL_M = 0.05
-CHAIR, TABLE, WALL = 4, 6, 0
 
-
-def update(coords: np.ndarray, deleted: np.ndarray | None = None) -> MapUpdate:
-    gone = np.zeros((0, 3), np.int32) if deleted is None else deleted
-    count = len(coords)
-    return MapUpdate(
-        coords.astype(np.int32), np.zeros((count, 3), np.uint8), np.ones(count, np.float32), VOXEL_M, deleted=gone
-    )
-
-
-def empty_prediction(capacity: int, dim: int = 4) -> Prediction:
-    return Prediction.empty({"semantic": NUM_CLASSES, "embedding": dim, "offset": 3}, capacity)
-
-
-def box(low: tuple[int, int, int], high: tuple[int, int, int]) -> np.ndarray:
-    axes = [np.arange(a, b, dtype=np.int32) for a, b in zip(low, high, strict=True)]
-    return np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
-
-
-def predict(
-    prediction: Prediction, slots: np.ndarray, class_index: int, embedding: float, offset: np.ndarray | float = 0.0
-) -> None:
-    prediction.semantic[slots] = 0.1 / (NUM_CLASSES - 1)
-    prediction.semantic[slots, class_index] = 0.9
-    prediction.embedding[slots] = embedding
-    prediction.offset[slots] = offset
-
-
-def contents(result: Segmentation, coords: np.ndarray) -> dict[frozenset[tuple[int, ...]], tuple[int, float]]:
-    return {
-        frozenset(map(tuple, coords[s.slots].tolist())): (s.class_index, s.score) for s in result.segments.values()
-    }
-
-
-def assert_consistent(result: Segmentation, voxel_map: VoxelMap) -> None:
-    expected = np.full(voxel_map.capacity, -1, np.int32)
-    for s, segment in result.segments.items():
-        assert (expected[segment.slots] == -1).all() and voxel_map.alive[segment.slots].all()
-        expected[segment.slots] = s
-        assert np.array_equal(segment.slots, segment.slots[np.argsort(canonical_keys(voxel_map.coords[segment.slots]))])
-        assert segment.class_index >= 2 and 0.0 <= segment.score <= 1.0
-    assert np.array_equal(result.segment, expected)
-    assert result.touched <= set(result.segments) and not result.gone & set(result.segments)
-
-
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(seed=st.integers(0, 10**6), bridge=st.integers(1, 3), extent=st.integers(3, 14))
 def test_touched_only_equals_everything(seed: int, bridge: int, extent: int) -> None:
-    rng = np.random.default_rng(seed)
     config = GroupingConfig(bridge_voxels=bridge, min_voxels=3, min_cluster_voxels=5, min_score=0.05)
-    grouper, voxel_map, prediction = Grouper(config), VoxelMap(VOXEL_M), empty_prediction(0)
-    known: set[int] = set()
-    for _ in range(6):
-        fresh = np.unique(rng.integers(0, extent, (int(rng.integers(1, 150)), 3)), axis=0).astype(np.int32)
-        live = voxel_map.coords[voxel_map.live_slots()]
-        gone = live[rng.random(len(live)) < rng.choice([0.0, 0.02, 0.3])]
-        gone = gone[~np.isin(canonical_keys(gone), canonical_keys(fresh))]
-        delta = voxel_map.apply(update(fresh, gone))
-        prediction = prediction.grown(voxel_map.capacity)
-        live_slots = voxel_map.live_slots()
-        changed = np.union1d(delta.added, live_slots[rng.random(len(live_slots)) < rng.choice([0.0, 0.02, 0.2])])
-        kind = rng.integers(0, 3, len(changed))
-        prediction.semantic[changed] = rng.dirichlet(np.full(NUM_CLASSES, 0.05), len(changed))
-        prediction.embedding[changed] = kind[:, None] + rng.normal(0, 0.1, (len(changed), 4))
-        prediction.offset[changed] = rng.normal(0, 0.1, (len(changed), 3))
-        before = {s: segment for s, segment in grouper._segments.items()}
-        result = grouper.regroup(voxel_map, prediction, changed, delta)
-        assert_consistent(result, voxel_map)
-        assert result.gone == set(before) - set(result.segments) and not known & (result.touched - set(before))
-        known |= set(result.segments)
-        for s in set(result.segments) - result.touched:
-            assert np.array_equal(before[s].slots, result.segments[s].slots) and before[s].score == result.segments[s].score
-
-        # From scratch, in a map whose slots are dealt out differently
-        other = VoxelMap(VOXEL_M)
-        order = rng.permutation(live_slots)
-        other_delta = other.apply(update(voxel_map.coords[order]))
-        slots = other.lookup(voxel_map.coords[order])
-        moved = empty_prediction(other.capacity)
-        for name, values in moved.items():
-            values[slots] = getattr(prediction, name)[order]
-        scratch = contents(Grouper(config).regroup(other, moved, other.live_slots(), other_delta), other.coords)
-        online = contents(result, voxel_map.coords)
-        assert scratch.keys() == online.keys()
-        for voxels, (class_index, score) in scratch.items():
-            assert online[voxels][0] == class_index and online[voxels][1] == pytest.approx(score, abs=1e-5)
-
-
-def one_update(*parts: np.ndarray) -> tuple[VoxelMap, MapDelta, Prediction, list[np.ndarray]]:
-    voxel_map = VoxelMap(VOXEL_M)
-    delta = voxel_map.apply(update(np.concatenate(parts)))
-    return voxel_map, delta, empty_prediction(voxel_map.capacity), [voxel_map.lookup(p) for p in parts]
+    assert_touched_only_equals_everything(config, seed, extent)
 
 
 def test_touching_objects_come_apart_by_embedding_and_by_predicted_centre() -> None:
@@ -196,3 +117,78 @@ def test_a_component_too_rich_for_the_cap_is_still_grouped() -> None:
 def test_unknown_method_is_refused() -> None:
     with pytest.raises(ConfigError, match="hdbscan"):
         Grouper(GroupingConfig(method="magic"))
+
+
+def test_the_setting_offers_all_methods() -> None:
+    (method,) = (s for s in settings_of(GroupingConfig) if s.name == "method")
+    assert isinstance(method, Setting) and method.choices == tuple(SPLITTERS)
+
+
+@pytest.mark.parametrize("method", SPLITTERS)
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_the_smallest_components_are_split_into_something(method: str, count: int) -> None:
+    labels, membership = SPLITTERS[method](component(box((0, 0, 0), (count, 1, 1))), GroupingConfig())
+    assert labels.shape == membership.shape == (count,) and set(labels.tolist()) <= {-1, 0}
+    assert ((membership >= 0) & (membership <= 1)).all()
+
+
+@pytest.mark.parametrize(
+    ("method", "lacks", "presets"),
+    [
+        ("hdbscan", "embedding", "ssen"), ("hdbscan", "offset", "rooms"), ("mean_shift", "embedding", "structure_gcn"),
+        ("proposals", "embedding", "mtml"), ("occupancy_graph", "offset", "occuseg"), ("occupancy_graph", "occupancy", "occuseg"),
+        ("occupancy_graph", "covariance", "occuseg"),
+    ],
+)
+def test_a_missing_head_is_named_before_anything_changes(method: str, lacks: str, presets: str) -> None:
+    part = box((0, 0, 0), (6, 6, 6))
+    voxel_map, delta, prediction, (slots,) = one_update(part)
+    perfect(prediction, slots, part, CHAIR, 0)
+    without = Prediction(**{name: values for name, values in prediction.items() if name != lacks})
+    grouper = Grouper(GroupingConfig(method=method))
+    with pytest.raises(ConfigError, match=f"{method}.*{lacks}.*{presets}"):
+        grouper.regroup(voxel_map, without, slots, delta)
+    assert not grouper._started and not grouper._components.members
+    assert len(grouper.regroup(voxel_map, prediction, slots, delta).segments) == 1
+
+
+@pytest.mark.parametrize(
+    ("settings_", "heads"),
+    [
+        (GroupingConfig(method="connected_components"), ()),
+        (GroupingConfig(method="hdbscan", offset_scale=0.0), ("embedding",)),
+        (GroupingConfig(method="mean_shift", embedding_scale=0.0), ("offset",)),
+        (GroupingConfig(method="proposals"), ("embedding", "direction")),
+        (GroupingConfig(method="proposals"), ("embedding", "offset")),
+        (GroupingConfig(method="proposals", proposal_direction_weight=0.0), ("embedding",)),
+        (GroupingConfig(method="occupancy_graph", graph_feature=False), ("offset", "covariance", "occupancy")),
+        (GroupingConfig(method="occupancy_graph", graph_spatial=False), ("embedding", "covariance", "occupancy")),
+        (GroupingConfig(method="occupancy_graph", graph_occupancy=False), ("embedding", "offset", "covariance")),
+    ],
+)
+def test_what_is_not_read_need_not_be_there(settings_: GroupingConfig, heads: tuple[str, ...]) -> None:
+    parts = box((0, 0, 0), (6, 6, 6)), box((20, 0, 0), (26, 6, 6))
+    voxel_map, delta, prediction, slots = one_update(*parts)
+    for number, (mine, part) in enumerate(zip(slots, parts, strict=True)):
+        perfect(prediction, mine, part, CHAIR, number)
+    fewer = Prediction(**{name: values for name, values in prediction.items() if name in ("semantic", *heads)})
+    assert len(Grouper(settings_).regroup(voxel_map, fewer, voxel_map.live_slots(), delta).segments) == 2
+
+
+def test_both_scales_zero_are_refused() -> None:
+    voxel_map, delta, prediction, _ = one_update(box((0, 0, 0), (6, 6, 6)))
+    with pytest.raises(ConfigError, match="both 0"):
+        Grouper(GroupingConfig(embedding_scale=0.0, offset_scale=0.0)).regroup(voxel_map, prediction, voxel_map.live_slots(), delta)
+
+
+def test_class_by_mean_probability_or_by_majority() -> None:
+    part = box((0, 0, 0), (10, 5, 5))
+    voxel_map, delta, prediction, (slots,) = one_update(part)
+    perfect(prediction, slots, part, CHAIR, 0)
+    few, most = slots[:100], slots[100:]  # few are sure of a table, most lean towards a chair
+    prediction.semantic[slots] = 0.0
+    prediction.semantic[few, TABLE] = 1.0
+    prediction.semantic[most, CHAIR], prediction.semantic[most, TABLE] = 0.55, 0.45
+    for vote, expected in (("mean", TABLE), ("majority", CHAIR)):
+        (segment,) = Grouper(GroupingConfig(class_vote=vote)).regroup(voxel_map, prediction, slots, delta).segments.values()
+        assert segment.class_index == expected

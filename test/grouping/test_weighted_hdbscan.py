@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.distance import cdist
 
-from instseg_ros.grouping.weighted_hdbscan import _core_distances, weighted_hdbscan
+from instseg_ros.grouping.weighted_hdbscan import core_distances, weighted_hdbscan
 
 
 def blobs(seed: int, count: int, clusters: int, dim: int = 3) -> np.ndarray:
@@ -68,7 +68,7 @@ def test_core_distances_count_weights(seed: int, count: int, samples: int) -> No
     everyone = np.repeat(points, weights, axis=0)
     distances = np.sort(cdist(points, everyone), axis=1)  # the first is a point of the item itself
     expected = distances[:, min(samples, len(everyone) - 1)]
-    np.testing.assert_allclose(_core_distances(points, weights, samples), expected, atol=1e-12)
+    np.testing.assert_allclose(core_distances(np, cdist(points, points, "sqeuclidean"), weights, samples), expected, atol=1e-12)
 
 
 @pytest.mark.parametrize("distance, clusters", [(0.3, 1), (2.0, 2)])

@@ -1,0 +1,51 @@
+"""The space in which voxels are clustered: their embeddings, and the centres that they vote for."""
+
+__all__ = ["MAX_CELLS", "MIN_CELLS", "cells_of", "clustering_space", "space_heads"]
+
+import numpy as np
+
+from instseg_ros.config import GroupingConfig
+from instseg_ros.errors import ConfigError
+from instseg_ros.grouping.condense import Cells, condense
+from instseg_ros.grouping.splitter import Component
+
+MAX_CELLS = 1000
+"""Clustering time grows with the square of the cells; a component that would have more gets coarser cells."""
+MIN_CELLS = 200
+"""Fewer cells than this are never made coarser."""
+
+
+def space_heads(config: GroupingConfig) -> list[str]:
+    """The heads that span the space; one with scale 0 is not read.
+
+    Raises:
+        ConfigError: both scales are 0.
+    """
+    scales = {"embedding": config.embedding_scale, "offset": config.offset_scale}
+    heads = [head for head, scale in scales.items() if scale > 0.0]
+    if not heads:
+        raise ConfigError("grouping.embedding_scale and grouping.offset_scale are both 0: nothing is left to cluster voxels by")
+    return heads
+
+
+def clustering_space(component: Component, config: GroupingConfig) -> np.ndarray:
+    """Where the voxels of a component lie in the space in which they are clustered.
+
+    Returns:
+        [n, D + 3] float64: scaled embedding, then the scaled centre that the voxel votes for.
+    """
+    parts, rows = [], component.rows
+    for head in space_heads(config):
+        if head == "embedding":
+            parts.append(rows.require("embedding") * float(config.embedding_scale))
+        else:
+            parts.append((np.asarray(component.points_m, np.float64) + rows.require("offset")) * config.offset_scale)
+    return np.concatenate(parts, axis=1).astype(np.float64, copy=False)
+
+
+def cells_of(where: np.ndarray, cell_size: float) -> Cells:
+    """Condense voxels [n, F] to at most half as many cells, and never more than `MAX_CELLS`.
+
+    What does not condense is noise in the features, which larger cells average out.
+    """
+    return condense(where, cell_size, int(np.clip(len(where) // 2, MIN_CELLS, MAX_CELLS)))
