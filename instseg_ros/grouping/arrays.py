@@ -13,9 +13,6 @@ from instseg_ros.errors import ConfigError, require
 Array = Any
 """A numpy.ndarray, or a cupy.ndarray of the module at hand."""
 
-_BLOCK = 1 << 24
-"""Differences of pairs held at once on a GPU."""
-
 
 def array_module(device: str) -> ModuleType:
     """The array module of a device: numpy for "cpu", cupy for "cuda".
@@ -45,12 +42,15 @@ def squared_distances(xp: ModuleType, a: Array, b: Array) -> Array:
     """Squared Euclidean distances [n, m] of the rows of a [n, F] and b [m, F].
 
     As sums of squared differences, not through products of the rows: what lies on a limit by construction (voxels do) must not
-    fall to either side of it by rounding.
+    fall to either side of it by rounding. Every module adds up in the same order, so that equal distances are equal on all.
     """
     if xp is np:
         return cdist(a, b, "sqeuclidean")
-    block = max(1, _BLOCK // max(1, b.size))
-    return xp.concatenate([((a[i : i + block, None] - b) ** 2).sum(axis=2) for i in range(0, max(1, len(a)), block)])
+    total = xp.zeros((len(a), len(b)))
+    for column, other in zip(a.T, b.T, strict=True):
+        difference = column[:, None] - other
+        total += difference * difference
+    return total
 
 
 def smallest(xp: ModuleType, values: Array, count: int) -> tuple[Array, Array]:

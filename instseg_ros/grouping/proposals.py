@@ -6,7 +6,7 @@ well the predicted directions agree with those to its centre (the mean cosine), 
 gives no weights and no form of the prior; both are settings here.
 """
 
-__all__ = ["proposal_heads", "score_labels", "split_proposals"]
+__all__ = ["proposal_heads", "score_labels", "split_proposals", "suppress"]
 
 from types import ModuleType
 
@@ -46,7 +46,7 @@ def split_proposals(component: Component, config: GroupingConfig) -> tuple[np.nd
     first = np.cumsum([0, *(len(s) for s in scores)])
     proposals = np.stack([labels + start for labels, start in zip(partitions, first[:-1], strict=True)])  # [partitions, n]
     score = np.concatenate(scores)
-    kept = _suppress(proposals, score, config.min_voxels, config.proposal_overlap)
+    kept = suppress(proposals, score, config.min_voxels, config.proposal_overlap)
     labels, membership = np.full(len(component), -1, np.int64), np.zeros(len(component))
     number = 0
     for p in kept:
@@ -108,7 +108,7 @@ def score_labels(component: Component, where: np.ndarray, labels: np.ndarray, co
         terms.append(np.zeros(len(size)))
     area_m2 = size * component.voxel_size_m**2
     terms.append(np.minimum(1.0, np.minimum(area_m2 / config.proposal_min_m2, config.proposal_max_m2 / area_m2)))
-    return sum(w * term for w, term in zip(weights, terms, strict=True)) / max(sum(weights), 1e-9)
+    return np.array(weights) @ np.stack(terms) / max(sum(weights), 1e-9)
 
 
 def _directions(rows: Prediction) -> np.ndarray:
@@ -121,7 +121,7 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
     return vectors / np.maximum(np.sqrt((vectors**2).sum(axis=1, keepdims=True)), 1e-9)
 
 
-def _suppress(proposals: np.ndarray, score: np.ndarray, min_voxels: int, overlap: float) -> list[int]:
+def suppress(proposals: np.ndarray, score: np.ndarray, min_voxels: int, overlap: float) -> list[int]:
     """Non-maximum suppression: the proposals that are kept, the best first (of equal ones the larger, then the earlier).
 
     Args:

@@ -42,10 +42,7 @@ def weighted_hdbscan(
     floor = max(floor, 1e-12)
     squares = squared_distances(xp, xp.asarray(items), xp.asarray(items))
     core = core_distances(xp, squares, xp.asarray(weights), min_samples)
-    if xp is np:
-        edges = kernels.spanning_tree(items, core, floor)
-    else:
-        edges = spanning_tree(xp, squares, core, floor)
+    edges = kernels.spanning_tree(squares, core, floor) if xp is np else spanning_tree(xp, squares, core, floor)
     left, right, height = _single_linkage(edges[np.argsort(edges[:, 2], kind="stable")])
     tree = _CondensedTree(left, right, height, weights, min_cluster_size, floor)
     selected = tree.merge_below(tree.excess_of_mass(root_competes), epsilon)

@@ -428,25 +428,20 @@ void instseg_remove(const int32_t* coords, const int32_t* chunk, const int32_t* 
 }
 
 // Minimum spanning tree of mutual reachability (Prim): edges [count - 1, 3] are (from, to, length) in the order in which
-// they are found. items [features, count]: one row per feature. The distance of two items is the largest of their
-// Euclidean distance, their two core distances and the floor.
-void instseg_spanning_tree(const double* items, const double* core, int64_t count, int features, double floor, double* edges) {
-  std::vector<double> best(count, INFINITY), square(count);
+// they are found. square [count, count]: squared Euclidean distances. The length between two items is the largest of their
+// distance, their two core distances and the floor.
+void instseg_spanning_tree(const double* square, const double* core, int64_t count, double floor, double* edges) {
+  std::vector<double> best(count, INFINITY);
   std::vector<int64_t> source(count, 0), outside(count - 1);
   for (int64_t i = 1; i < count; ++i) outside[i - 1] = i;
   int64_t node = 0;
   for (int64_t found = 0; found < count - 1; ++found) {
-    std::fill(square.begin(), square.end(), 0.0);
-    for (int f = 0; f < features; ++f) {
-      const double* row = items + f * count;
-      const double here = row[node];
-      for (int64_t j = 0; j < count; ++j) square[j] += (row[j] - here) * (row[j] - here);
-    }
+    const double* row = square + node * count;
     const double least = std::max(core[node], floor);
     size_t nearest = 0;
     for (size_t k = 0; k < outside.size(); ++k) {
       const int64_t j = outside[k];
-      const double length = std::max(std::max(std::sqrt(square[j]), core[j]), least);
+      const double length = std::max(std::max(std::sqrt(row[j]), core[j]), least);
       if (length < best[j]) best[j] = length, source[j] = node;
       // of equally near ones the first by number, whatever the order here
       const int64_t other = outside[nearest];

@@ -44,7 +44,7 @@ def _library() -> ctypes.CDLL | None:
         library.instseg_number_absent.argtypes = [p, p, wide, p, p, p]
         library.instseg_insert.argtypes = [p, p, p, wide, p, p, p, i]
         library.instseg_remove.argtypes = [p, p, p, wide, p, p]
-        library.instseg_spanning_tree.argtypes = [p, p, wide, i, ctypes.c_double, p]
+        library.instseg_spanning_tree.argtypes = [p, p, wide, ctypes.c_double, p]
         library.instseg_graph_segments.argtypes = [p, p, p, wide, wide, ctypes.c_double, wide, p]
         for name in ("reach", "find_chunks", "number_absent"):
             getattr(library, f"instseg_{name}").restype = wide
@@ -226,20 +226,20 @@ def remove(coords: np.ndarray, chunk: np.ndarray, rows: np.ndarray, slots: np.nd
 # -- grouping
 
 
-def spanning_tree(items: np.ndarray, core: np.ndarray, floor: float) -> np.ndarray:
+def spanning_tree(squares: np.ndarray, core: np.ndarray, floor: float) -> np.ndarray:
     """Minimum spanning tree of mutual reachability by Prim's method.
 
     Args:
-        items: [m, F] positions.
+        squares: [m, m] squared distances of the items.
         core: [m] core distances.
         floor: least distance of two items.
 
     Returns:
         [m - 1, 3] float64: from, to, length, in the order in which they are found.
     """
-    columns, core = np.ascontiguousarray(items.T, np.float64), np.ascontiguousarray(core, np.float64)
-    edges = np.empty((max(0, len(items) - 1), 3))
-    _loaded().instseg_spanning_tree(columns.ctypes.data, core.ctypes.data, len(items), len(columns), floor, edges.ctypes.data)
+    squares, core = np.ascontiguousarray(squares, np.float64), np.ascontiguousarray(core, np.float64)
+    edges = np.empty((max(0, len(core) - 1), 3))
+    _loaded().instseg_spanning_tree(squares.ctypes.data, core.ctypes.data, len(core), floor, edges.ctypes.data)
     return edges
 
 

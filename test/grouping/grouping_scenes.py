@@ -63,10 +63,14 @@ def perfect(prediction: Prediction, slots: np.ndarray, coords: np.ndarray, class
     prediction.occupancy[slots] = np.log(len(coords))
 
 
-def group(config: GroupingConfig, *parts: np.ndarray, classes: tuple[int, ...] = (CHAIR,), noise: float = 0.0) -> tuple[Segmentation, list[np.ndarray]]:
-    """Objects with predictions that are perfect but for noise, grouped; the segments, and the slots of every object."""
+def group(
+    config: GroupingConfig, *parts: np.ndarray, classes: tuple[int, ...] = (CHAIR,), noise: float = 0.0
+) -> tuple[Segmentation, list[np.ndarray]]:
+    """Objects, each of one colour, with predictions that are perfect but for noise; the segments, and the slots of every object."""
     rng = np.random.default_rng(0)
-    voxel_map, delta, prediction, slots = one_update(*parts)
+    paint = np.array([(200, 40, 40), (40, 200, 40), (40, 40, 200), (200, 200, 40)], np.uint8)
+    colors = np.concatenate([np.broadcast_to(paint[i % 4], part.shape) for i, part in enumerate(parts)])
+    voxel_map, delta, prediction, slots = one_update(*parts, colors=colors)
     for number, (mine, coords) in enumerate(zip(slots, parts, strict=True)):
         perfect(prediction, mine, coords, classes[number % len(classes)], number)
         for name, scale in (("embedding", 0.3), ("offset", 0.05), ("direction", 0.3), ("occupancy", 0.2)):

@@ -34,7 +34,7 @@ def test_equals_flooding_by_hand(seed: int, extent: int, reach: int) -> None:
     assert len(pairs) == labels.max() + 1 == len({a for a, _ in pairs})
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10**6), extent=st.integers(3, 14), reach=st.integers(1, 2))
 def test_touched_only_equals_everything(seed: int, extent: int, reach: int) -> None:
     config = GroupingConfig(method="connected_components", min_voxels=3, min_score=0.05, class_reach=reach)

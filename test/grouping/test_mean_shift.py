@@ -77,7 +77,7 @@ def test_the_limit_is_within_the_bandwidth() -> None:
     assert len(mean_shift(items, np.ones(3), 0.09)[1]) == 3
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 10**6), extent=st.integers(3, 14), scale=st.sampled_from([0.0, 5.0]))
 def test_touched_only_equals_everything(seed: int, extent: int, scale: float) -> None:
     assert_touched_only_equals_everything(GroupingConfig(method="mean_shift", min_voxels=3, min_score=0.05, offset_scale=scale), seed, extent)
