@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
+
+from instseg_ros.sparse import kernels
 
 _BASE = (1 << 21) + 16
 """Base of the digits of a key: wider than a coordinate's range by more than any bridge, so that no step runs into the next."""
@@ -52,25 +52,9 @@ def connect(keys: np.ndarray, reach: int) -> np.ndarray:
         reach: largest distance of linked voxels.
 
     Returns:
-        [N] int32 component per voxel, numbered from 0.
+        [N] int32 component per voxel, numbered from 0 in the order of their first voxels.
     """
-    count = len(keys)
-    near = np.flatnonzero(np.diff(keys) <= reach)
-    sources, targets = [near], [near + 1]
-    # The voxels of one column (fixed x, y) within reach are a run of the sorted keys, no longer than 2 reach. Linking to its
-    # first and last is enough: what lies between is within reach of one of them, and such gaps in a column are linked above.
-    for dx in range(reach + 1):
-        for dy in range(1 if dx == 0 else -reach, reach + 1):
-            column = keys + (dx * _BASE + dy) * _BASE
-            first = np.searchsorted(keys, column - reach)
-            last = np.searchsorted(keys, column + reach, side="right") - 1
-            found = np.flatnonzero(last >= first)
-            more = found[last[found] > first[found]]
-            sources += [found, more]
-            targets += [first[found], last[more]]
-    source, target = np.concatenate(sources), np.concatenate(targets)
-    graph = coo_array((np.ones(len(source), np.int8), (source, target)), shape=(count, count))
-    return connected_components(graph.tocsr(), directed=False)[1].astype(np.int32)
+    return kernels.connect(keys, _BASE, reach)
 
 
 def contacts(keys: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -39,9 +39,10 @@ def split_occupancy_graph(component: Component, config: GroupingConfig) -> tuple
     part = supervoxels(component, config)
     columns, layout = _columns(component, config)
     sums = np.stack([np.bincount(part, column) for column in columns.T], axis=1)
-    source, target = near_pairs(component.coords, config.bridge_voxels)
-    pairs = np.sort(np.stack([part[source], part[target]], axis=1), axis=1)
-    pairs = np.unique(pairs[pairs[:, 0] != pairs[:, 1]], axis=0)
+    one, other = (part[ends] for ends in near_pairs(component.coords, config.bridge_voxels))
+    apart = one != other
+    codes = np.unique(np.minimum(one, other)[apart] * len(sums) + np.maximum(one, other)[apart])
+    pairs = np.stack(np.divmod(codes, len(sums)), axis=1)
     merged, sums = merge_graph(sums, pairs, layout, config)
     labels = merged[part]
     membership = np.exp(-_apart(columns, sums[labels], layout, sums[labels]))

@@ -3,7 +3,7 @@
 __all__ = ["edge_weights", "normals", "supervoxels"]
 
 import numpy as np
-from scipy.sparse import csr_array
+from scipy.sparse import coo_array
 
 from instseg_ros.config import GroupingConfig
 from instseg_ros.grouping.adjacency import near_pairs
@@ -60,9 +60,7 @@ def normals(coords: np.ndarray, source: np.ndarray, target: np.ndarray) -> np.nd
     count = len(coords)
     at = (coords - coords[0]).astype(np.float64)  # whole numbers: all sums below are exact
     moments = np.concatenate([np.ones((count, 1)), at, at[:, [0, 0, 0, 1, 1, 2]] * at[:, [0, 1, 2, 1, 2, 2]]], axis=1)
-    ends = np.cumsum(np.bincount(source, minlength=count))
-    order = np.argsort(source, kind="stable")
-    near = csr_array((np.ones(len(source)), target[order], np.concatenate([[0], ends])), shape=(count, count))
+    near = coo_array((np.ones(len(source)), (source, target)), shape=(count, count)).tocsr()
     sums = moments + near @ moments + near.T @ moments
     mean = sums[:, 1:] / sums[:, :1]
     product = mean[:, [0, 0, 0, 1, 1, 2]] * mean[:, [0, 1, 2, 1, 2, 2]]

@@ -456,6 +456,52 @@ void instseg_spanning_tree(const double* square, const double* core, int64_t cou
   }
 }
 
+// Sets of nodes that are joined one by one; a set is named by its first node.
+struct JoinedSets {
+  int32_t* first;
+  JoinedSets(int32_t* storage, int64_t count) : first(storage) {
+    for (int64_t i = 0; i < count; ++i) first[i] = static_cast<int32_t>(i);
+  }
+  int32_t of(int32_t node) {
+    while (first[node] != node) node = first[node] = first[first[node]];
+    return node;
+  }
+  int32_t join(int32_t a, int32_t b) {  // of two sets' names, which may be the same
+    if (b < a) std::swap(a, b);
+    first[b] = a;
+    return a;
+  }
+};
+
+// Connected components of voxels given by ascending keys (x B + y) B + z, two being linked within Chebyshev distance `reach`:
+// label [count], numbered in the order of their first voxels. Returns how many there are.
+int64_t instseg_connect(const int64_t* keys, int64_t count, int64_t base, int reach, int32_t* label) {
+  JoinedSets sets(label, count);
+  const auto link = [&](int64_t a, int64_t b) { sets.join(sets.of(static_cast<int32_t>(a)), sets.of(static_cast<int32_t>(b))); };
+  for (int64_t i = 1; i < count; ++i)
+    if (keys[i] - keys[i - 1] <= reach) link(i - 1, i);
+  // The voxels of one column (fixed x, y) within reach are a run of the sorted keys, no longer than 2 reach. Linking to its
+  // first and last is enough: what lies between is within reach of one of them, and such gaps in a column are linked above.
+  for (int dx = 0; dx <= reach; ++dx)
+    for (int dy = dx ? -reach : 1; dy <= reach; ++dy) {
+      const int64_t step = (dx * base + dy) * base;
+      int64_t first = 0, end = 0;
+      for (int64_t i = 0; i < count; ++i) {
+        while (first < count && keys[first] < keys[i] + step - reach) ++first;
+        while (end < count && keys[end] <= keys[i] + step + reach) ++end;
+        if (first == end) continue;
+        link(i, first);
+        if (end - 1 > first) link(i, end - 1);
+      }
+    }
+  int64_t found = 0;  // a first node comes before all others of its set, so its number is there when they need it
+  for (int64_t i = 0; i < count; ++i) {
+    const int32_t before = label[i];
+    label[i] = before == i ? static_cast<int32_t>(found++) : label[before];
+  }
+  return found;
+}
+
 // Graph-based segmentation (Felzenszwalb, Huttenlocher 2004) of `count` nodes: edges come by ascending weight; two segments
 // become one where the edge weighs no more than what each holds together by, its heaviest inner edge + scale / its nodes. Then
 // segments of fewer than min_size nodes join across the lightest edge that leaves them. segment [count]: the segment's first node.
@@ -463,28 +509,24 @@ void instseg_graph_segments(const int32_t* source, const int32_t* target, const 
                             double scale, int64_t min_size, int32_t* segment) {
   std::vector<double> holds(count, scale);
   std::vector<int64_t> size(count, 1);
-  for (int64_t i = 0; i < count; ++i) segment[i] = static_cast<int32_t>(i);
-  const auto root = [&](int32_t node) {
-    while (segment[node] != node) node = segment[node] = segment[segment[node]];
-    return node;
-  };
-  const auto join = [&](int32_t a, int32_t b) {  // the lower number stays: every segment is named by its first node
-    if (b < a) std::swap(a, b);
-    segment[b] = a;
-    size[a] += size[b];
-    return a;
+  JoinedSets sets(segment, count);
+  const auto join = [&](int32_t a, int32_t b) {
+    const int64_t nodes = size[a] + size[b];
+    const int32_t both = sets.join(a, b);
+    size[both] = nodes;
+    return both;
   };
   for (int64_t e = 0; e < edges; ++e) {
-    const int32_t a = root(source[e]), b = root(target[e]);
+    const int32_t a = sets.of(source[e]), b = sets.of(target[e]);
     if (a == b || weight[e] > holds[a] || weight[e] > holds[b]) continue;
     const int32_t both = join(a, b);
     holds[both] = weight[e] + scale / static_cast<double>(size[both]);
   }
   for (int64_t e = 0; e < edges; ++e) {
-    const int32_t a = root(source[e]), b = root(target[e]);
+    const int32_t a = sets.of(source[e]), b = sets.of(target[e]);
     if (a != b && (size[a] < min_size || size[b] < min_size)) join(a, b);
   }
-  for (int64_t i = 0; i < count; ++i) segment[i] = root(static_cast<int32_t>(i));
+  for (int64_t i = 0; i < count; ++i) segment[i] = sets.of(static_cast<int32_t>(i));
 }
 
 }  // extern "C"

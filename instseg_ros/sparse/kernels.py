@@ -1,8 +1,8 @@
 """The compiled CPU kernels: `kernels.cpp` is a plain C library, called through ctypes, which releases the interpreter lock."""
 
 __all__ = [
-    "available", "conv", "conv_update", "conv_weight_grad", "find_chunks", "graph_segments", "insert", "linear", "lookup",
-    "number_absent", "pad_channels", "reach", "remove", "set_threads", "spanning_tree",
+    "available", "connect", "conv", "conv_update", "conv_weight_grad", "find_chunks", "graph_segments", "insert", "linear",
+    "lookup", "number_absent", "pad_channels", "reach", "remove", "set_threads", "spanning_tree",
 ]
 
 import ctypes
@@ -45,8 +45,9 @@ def _library() -> ctypes.CDLL | None:
         library.instseg_insert.argtypes = [p, p, p, wide, p, p, p, i]
         library.instseg_remove.argtypes = [p, p, p, wide, p, p]
         library.instseg_spanning_tree.argtypes = [p, p, wide, ctypes.c_double, p]
+        library.instseg_connect.argtypes = [p, wide, wide, i, p]
         library.instseg_graph_segments.argtypes = [p, p, p, wide, wide, ctypes.c_double, wide, p]
-        for name in ("reach", "find_chunks", "number_absent"):
+        for name in ("connect", "reach", "find_chunks", "number_absent"):
             getattr(library, f"instseg_{name}").restype = wide
         return library
     return None
@@ -241,6 +242,22 @@ def spanning_tree(squares: np.ndarray, core: np.ndarray, floor: float) -> np.nda
     edges = np.empty((max(0, len(core) - 1), 3))
     _loaded().instseg_spanning_tree(squares.ctypes.data, core.ctypes.data, len(core), floor, edges.ctypes.data)
     return edges
+
+
+def connect(keys: np.ndarray, base: int, reach: int) -> np.ndarray:
+    """Connected components of voxels, two being linked within Chebyshev distance `reach`.
+
+    Args:
+        keys: [n] int64 (x base + y) base + z of the voxels, ascending.
+        base: wider than the range of a coordinate by more than 2 reach.
+        reach: largest distance of linked voxels.
+
+    Returns:
+        [n] int32 component per voxel, numbered from 0 in the order of their first voxels.
+    """
+    keys, label = np.ascontiguousarray(keys, np.int64), np.empty(len(keys), np.int32)
+    _loaded().instseg_connect(keys.ctypes.data, len(keys), base, reach, label.ctypes.data)
+    return label
 
 
 def graph_segments(
