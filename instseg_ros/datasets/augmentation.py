@@ -1,11 +1,10 @@
 """Augmentation of voxel scenes.
 
-Scenes are turned and mirrored by the eight symmetries of the grid about the vertical, which map voxels to voxels exactly
-(turning by other angles would tear holes into surfaces one voxel thick; rooms are composed at random angles instead),
-cropped to columns, thinned, and recoloured.
+Scenes are turned and mirrored by the eight symmetries of the grid about the vertical, which map voxels to voxels exactly,
+cropped to columns, thinned, and recoloured. Turns by any angle, tilts and scales are in rotation.py.
 """
 
-__all__ = ["augment", "crop_column", "dye_objects", "recolor", "symmetry", "thin"]
+__all__ = ["augment", "crop_column", "dye_objects", "jitter_colors", "recolor", "symmetry", "thin"]
 
 from dataclasses import replace
 
@@ -60,6 +59,16 @@ def recolor(scene: VoxelScene, rng: np.random.Generator, jitter: float, drop: fl
     colors = (colors - 0.5) * rng.uniform(0.6, 1.3) + 0.5 + rng.normal(0.0, jitter) + rng.normal(0.0, jitter, (1, 3))
     colors += rng.normal(0.0, 0.3 * jitter, colors.shape)
     return replace(scene, colors=(np.clip(colors, 0.0, 1.0) * 255.0).astype(np.uint8))
+
+
+def jitter_colors(scene: VoxelScene, rng: np.random.Generator, std: float = 0.03) -> VoxelScene:
+    """Gaussian noise on the colour of every voxel by itself, as SSEN trains with (Zhang et al. 2020, section IV).
+
+    Args:
+        std: its standard deviation, as a share of the range of a channel.
+    """
+    noise = rng.normal(0.0, 255.0 * std, scene.colors.shape)
+    return replace(scene, colors=np.clip(np.rint(scene.colors + noise), 0.0, 255.0).astype(np.uint8))
 
 
 def dye_objects(scene: VoxelScene, rng: np.random.Generator, share: float) -> VoxelScene:

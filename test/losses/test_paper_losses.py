@@ -76,7 +76,8 @@ def test_regularization_is_mtml_eq_4():
 def test_discriminative_gradients():
     def total(x):
         means, size = instance_means(x, INSTANCE, 6)
-        return pull_loss(x, INSTANCE, means, size, 0.1, squared=True) + push_loss(means, SCENE, 1.5, squared=True) + 0.001 * regularization_loss(means)
+        terms = pull_loss(x, INSTANCE, means, size, 0.1, squared=True), push_loss(means, SCENE, 1.5, squared=True)
+        return sum(terms) + 0.001 * regularization_loss(means)
 
     assert gradcheck(total, draw(3, 15, 4))
 
@@ -138,8 +139,7 @@ def test_structure_gradients():
 def test_direction_is_mtml_eq_5_towards_the_centre():
     v, offset = draw(8, 15, 3), draw(9, 15, 3)
     expected = -mean([
-        mean([sum(float(a) * float(b) for a, b in zip(x / norm(x), o / norm(o), strict=True)) for x, o in zip(members(v, c), members(offset, c), strict=True)])
-        for c in range(6)
+        mean([float(x @ o) / (norm(x) * norm(o)) for x, o in zip(members(v, c), members(offset, c), strict=True)]) for c in range(6)
     ])
     assert direction_loss(v, offset, INSTANCE, 6).item() == pytest.approx(expected)
     assert direction_loss(3.0 * offset, offset, INSTANCE, 6).item() == pytest.approx(-1.0)
@@ -170,7 +170,9 @@ def test_direction_gradients_are_right_and_finite_at_zero():
 
 def test_spatial_is_occuseg_eq_3():
     d, position = draw(10, 15, 3), draw(11, 15, 3)
-    expected = mean([mean([norm(x + p - mean(members(position, c))) for x, p in zip(members(d, c), members(position, c), strict=True)]) for c in range(6)])
+    expected = mean([
+        mean([norm(x + p - mean(members(position, c))) for x, p in zip(members(d, c), members(position, c), strict=True)]) for c in range(6)
+    ])
     centers, size = instance_means(position, INSTANCE, 6)
     assert spatial_loss(d, centers[INSTANCE] - position, INSTANCE, size).item() == pytest.approx(expected)
     assert gradcheck(lambda x: spatial_loss(x, centers[INSTANCE] - position, INSTANCE, size), d)
