@@ -11,7 +11,8 @@ from instseg_ros.errors import InstSegError
 
 COMMANDS = {
     "demo": "the main job end to end: fusion and segmenter nodes over a furnished room, with pictures, a bag and a summary",
-    "simulate": "compose furnished rooms, render them and fuse them into labelled training scenes",
+    "simulate": "labelled training scenes: furnished rooms, rendered and fused, or toy cuboids",
+    "convert": "read ScanNet, S3DIS, SceneNN or NYUv2 and write labelled voxel scenes",
     "segment": "segment an RGB-D sequence, a cloud, a mesh or a bag, without ROS",
     "train": "train a preset",
     "evaluate": "instance average precision of a model on a data set, offline and online",

@@ -21,6 +21,7 @@ from instseg_ros.config import FusionConfig, SegmenterConfig, add_setting_argume
 from instseg_ros.datasets.bags import BagSequence, BagTopics, BagUpdates, is_bag, open_bag
 from instseg_ros.datasets.clouds import open_cloud
 from instseg_ros.datasets.rgbd import RgbdSequence, open_sequence
+from instseg_ros.datasets.scannet_sens import SensSequence
 from instseg_ros.errors import ConfigError, DataError
 from instseg_ros.labels import CLASS_NAMES, IGNORE, class_to_nyu40
 from instseg_ros.mapping.fusion import TsdfFusion
@@ -97,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
     source = _open(args, voxel_size_m)
     segmenter = Segmenter(settings, net)
     growth = Growth(segmenter)
-    if isinstance(source, (RgbdSequence, BagSequence)):
+    if isinstance(source, (RgbdSequence, SensSequence, BagSequence)):
         online = run_online(segmenter, TsdfFusion(fusion_config), _progress(source, "frame"), args.update_every, growth.take)
     else:
         online = run_updates(segmenter, _progress(source, "update"), growth.take)
@@ -125,10 +126,10 @@ def _check(args: argparse.Namespace) -> None:
         raise DataError(f"{args.source} is missing: give an RGB-D folder, a cloud, a mesh or a bag")
 
 
-def _open(args: argparse.Namespace, voxel_size_m: float) -> RgbdSequence | BagSequence | BagUpdates | list[MapUpdate]:
+def _open(args: argparse.Namespace, voxel_size_m: float) -> RgbdSequence | SensSequence | BagSequence | BagUpdates | list[MapUpdate]:
     """What the path holds."""
     path = args.source
-    source: RgbdSequence | BagSequence | BagUpdates
+    source: RgbdSequence | SensSequence | BagSequence | BagUpdates
     if is_bag(path):
         topics = BagTopics(
             args.depth_topic,
@@ -140,7 +141,7 @@ def _open(args: argparse.Namespace, voxel_size_m: float) -> RgbdSequence | BagSe
             args.delta_clouds,
         )
         source = open_bag(path, topics, voxel_size_m)
-    elif path.is_dir() or path.name == "sequence.json":
+    elif path.is_dir() or path.name == "sequence.json" or path.suffix == ".sens":
         source = open_sequence(path)
         if source.skipped:
             print(f"{source.skipped} frames without a pose or a partner image are left out")

@@ -1,4 +1,4 @@
-"""Posed RGB-D sequences in folders: `sequence.json`, TUM RGB-D and ScanNet exports, told apart by what is in the folder."""
+"""Posed RGB-D sequences: folders with `sequence.json`, TUM RGB-D and ScanNet exports, told apart by what is in them, and `.sens`."""
 
 __all__ = ["FrameFiles", "RgbdSequence", "nearest_stamps", "open_sequence"]
 
@@ -13,6 +13,7 @@ from scipy.spatial.transform import Rotation
 
 from instseg_ros.datasets.frames import RgbdFrame
 from instseg_ros.datasets.images import read_color, read_depth, read_instances, resample_color, undistortion_table
+from instseg_ros.datasets.scannet_sens import SensSequence, open_sens
 from instseg_ros.errors import DataError
 
 TUM_DEPTH_UNIT_M = 1.0 / 5000.0
@@ -90,16 +91,18 @@ class RgbdSequence:
         return replace(self, files=self.files[::stride][: max_frames or None])
 
 
-def open_sequence(path: Path | str) -> RgbdSequence:
-    """Open a folder of depth and colour images with poses.
+def open_sequence(path: Path | str) -> RgbdSequence | SensSequence:
+    """Open a folder of depth and colour images with poses, or a `.sens` file.
 
     Args:
-        path: the folder, or its `sequence.json`.
+        path: the folder, its `sequence.json`, or ScanNet's `.sens`.
 
     Raises:
         DataError: the layout is not one of the three, or a part of it is missing; the message says which.
     """
     path = Path(path)
+    if path.suffix == ".sens":
+        return open_sens(path)
     if path.name == "sequence.json":
         path = path.parent
     if not path.is_dir():
