@@ -10,8 +10,10 @@ import numpy as np
 
 from instseg_ros.evaluation.cases import Case
 from instseg_ros.evaluation.ground_truth import GroundTruth
+from instseg_ros.evaluation.hota import TrackSequence, hota
 from instseg_ros.evaluation.id_switches import IdConsistency
 from instseg_ros.evaluation.instances import ApResult, Predictions, Scan, average_precision
+from instseg_ros.evaluation.occupancy import OCCUPANCY_ERROR, occupancy_errors, occupancy_within
 from instseg_ros.evaluation.semantics import SemanticResult, confusion_matrix, semantic_result
 from instseg_ros.labels import CLASS_NAMES
 from instseg_ros.mapping.update import MapUpdate
@@ -33,6 +35,10 @@ class Outcome:
     consistency: IdConsistency
     cloud: LabelledCloud
     """The final map as published, voxels in the order of `scan`."""
+    tracks: TrackSequence
+    """Overlaps at every update, for HOTA."""
+    occupancy_errors: np.ndarray | None = None
+    """[C] relative error of the predicted size of every true instance (OccuSeg eq. 11), where the network has that head."""
 
     @property
     def update_ms(self) -> list[float]:
@@ -65,12 +71,14 @@ def run_online(segmenter: Segmenter, case: Case) -> Outcome:
 
 def _run(segmenter: Segmenter, case: Case, updates: Sequence[MapUpdate]) -> Outcome:
     segmenter.reset()
-    consistency = IdConsistency()
+    consistency, tracks = IdConsistency(), TrackSequence()
     instances: list[Instance] = []
 
     def observe(result: SegmentationResult, _: MapUpdate) -> None:
         instances[:] = result.instances
-        consistency.add(_truth_of_map(segmenter, case.truth)[1], segmenter.cloud().instance)
+        objects, ids = _truth_of_map(segmenter, case.truth)[1], segmenter.cloud().instance
+        consistency.add(objects, ids)
+        tracks.add(objects, ids)
 
     run = run_updates(segmenter, updates, observe)
     class_index, gt_instance = _truth_of_map(segmenter, case.truth)
@@ -78,7 +86,9 @@ def _run(segmenter: Segmenter, case: Case, updates: Sequence[MapUpdate]) -> Outc
     ids = np.array([i.id for i in instances], np.int64)
     classes, scores = np.array([i.class_index for i in instances], np.uint8), np.array([i.score for i in instances], np.float64)
     scan = Scan(class_index, gt_instance, Predictions.from_map(cloud.instance, ids, classes, scores))
-    return Outcome(scan, confusion_matrix(class_index, cloud.class_index), run, consistency, cloud)
+    occupancy = segmenter.runner.prediction.occupancy
+    errors = None if occupancy is None else occupancy_errors(gt_instance, occupancy[segmenter.map.live_slots()])
+    return Outcome(scan, confusion_matrix(class_index, cloud.class_index), run, consistency, cloud, tracks, errors)
 
 
 def _truth_of_map(segmenter: Segmenter, truth: GroundTruth) -> tuple[np.ndarray, np.ndarray]:
@@ -92,7 +102,7 @@ def evaluate_case(segmenter: Segmenter, case: Case, modes: Sequence[str] = ("off
 
 
 def summarise(
-    prefix: str, results: Sequence[CaseResult], classes: Sequence[int], min_region: int,
+    prefix: str, results: Sequence[CaseResult], classes: Sequence[int], min_region: int, with_hota: bool = False,
 ) -> tuple[dict[str, float | int | None], list[dict[str, Any]]]:
     """Figures and rows of a report.
 
@@ -101,6 +111,7 @@ def summarise(
         results: of all cases, with the same modes.
         classes: class indices that are evaluated; ground truth of others is void.
         min_region: see `average_precision`.
+        with_hota: HOTA of online runs too, by the TrackEval library.
 
     Returns:
         Figures by name (None where there is nothing to measure), and one row per class and mode and per scene and mode.
@@ -124,6 +135,11 @@ def summarise(
         rows += [_scene_row(mode, name, outcome, classes, min_region) for name, outcome in outcomes]
         if mode == "online":
             figures.update({f"{prefix}_{name}": value for name, value in _consistency([o for _, o in outcomes]).items()})
+            if with_hota:
+                figures.update({f"{prefix}_{name}": value for name, value in hota([o.tracks for _, o in outcomes]).figures().items()})
+        errors = [o.occupancy_errors for _, o in outcomes if o.occupancy_errors is not None]
+        if errors:
+            figures[f"{prefix}_occupancy_within_{OCCUPANCY_ERROR}{suffix}"] = _number(occupancy_within(np.concatenate(errors)))
     offline, online = figures.get(f"{prefix}_ap50"), figures.get(f"{prefix}_ap50_online")
     if offline is not None and online is not None:
         figures[f"{prefix}_ap50_difference"] = abs(offline - online)

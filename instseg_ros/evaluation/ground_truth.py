@@ -19,8 +19,8 @@ from instseg_ros.prediction import Prediction
 if TYPE_CHECKING:
     from instseg_ros.segmenter import Segmenter
 
-ORACLES = ("semantic", "offset", "embedding", "grouping")
-"""Parts that can be replaced by ground truth: classes, offsets, embeddings, the partition into instances."""
+ORACLES = ("semantic", "offset", "embedding", "direction", "occupancy", "grouping")
+"""Parts that can be replaced by ground truth: outputs of the network (where it has that head), the partition into instances."""
 
 _CODE_STEP = 2.0
 """Distance between the embeddings of two ground-truth instances: twice what the push loss asks for at its default margin."""
@@ -91,7 +91,7 @@ class OracleRunner:
     Args:
         inner: the runner that it asks for everything else.
         truth: ground truth of all voxels that will be seen.
-        parts: among "semantic", "offset", "embedding".
+        parts: among `ORACLES`, without "grouping".
     """
 
     def __init__(self, inner: Runner, truth: GroundTruth, parts: Collection[str]) -> None:
@@ -115,6 +115,11 @@ class OracleRunner:
             outputs["offset"][mine] = self.truth.centers_m()[instance] - voxels.centers_m(mine)
         if "embedding" in self.parts and "embedding" in outputs:
             outputs["embedding"][mine] = instance_codes(instance, outputs["embedding"].shape[1])
+        if "direction" in self.parts and "direction" in outputs and len(mine):
+            to_center = self.truth.centers_m()[instance] - voxels.centers_m(mine)
+            outputs["direction"][mine] = to_center / np.maximum(np.linalg.norm(to_center, axis=1, keepdims=True), 1e-6)
+        if "occupancy" in self.parts and "occupancy" in outputs and len(mine):
+            outputs["occupancy"][mine, 0] = np.log(np.bincount(instance))[instance]
         self.prediction = Prediction(**outputs)
         return changed
 

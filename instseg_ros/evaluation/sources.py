@@ -1,6 +1,6 @@
-"""Where evaluation cases come from: simulated rooms and the house, rendered and fused on first use."""
+"""Where evaluation cases come from: simulated rooms and the house, rendered and fused on first use, and files of labelled voxels."""
 
-__all__ = ["CaseSource", "HouseSource", "RoomSource", "house_source", "room_sources"]
+__all__ = ["CaseSource", "HouseSource", "RoomSource", "SceneSource", "house_source", "room_sources", "scene_sources"]
 
 import hashlib
 from collections.abc import Iterable
@@ -14,10 +14,12 @@ import numpy as np
 from instseg_ros.config import FusionConfig
 from instseg_ros.datasets.house import load_house
 from instseg_ros.datasets.rooms import Room, compose_room
-from instseg_ros.datasets.scenes import label_voxels
+from instseg_ros.datasets.scenes import label_voxels, load_scene
 from instseg_ros.datasets.simulate import simulate_sequence
 from instseg_ros.errors import DataError
-from instseg_ros.evaluation.cases import Case, build_case, cached_case
+from instseg_ros.evaluation.cases import FRAME_ID, Case, build_case, cached_case
+from instseg_ros.evaluation.ground_truth import GroundTruth
+from instseg_ros.mapping.update import MapUpdate
 
 
 class CaseSource(Protocol):
@@ -76,6 +78,57 @@ class HouseSource:
     def case(self) -> Case:
         """Load the house; fuse a walk through it, or take that from the cache."""
         return _room_case(self.name, load_house(self.path), self)
+
+
+@dataclass(frozen=True)
+class SceneSource:
+    """A file of labelled voxels (`datasets.scenes`): a toy scene, or a scan that was converted; no trajectory is known.
+
+    Attributes:
+        path: of the .npz file.
+        voxel_size_m: what all scenes of an evaluation have.
+    """
+
+    path: Path
+    voxel_size_m: float
+
+    @property
+    def name(self) -> str:
+        """The file's name without its ending."""
+        return self.path.stem
+
+    def case(self) -> Case:
+        """The scene as one full update.
+
+        Raises:
+            DataError: the file is no scene, is empty, or has voxels of another size.
+        """
+        scene = load_scene(self.path)
+        if not len(scene):
+            raise DataError(f"{self.path} holds no voxel: take it out of the folder")
+        if abs(scene.voxel_size_m - self.voxel_size_m) > 1e-6:
+            raise DataError(f"{self.path} has voxels of {scene.voxel_size_m} m, the first scene of {self.voxel_size_m} m: one folder per size")
+        ones = np.ones(len(scene), np.float32)
+        final = MapUpdate(scene.coords, scene.colors, ones, scene.voxel_size_m, FRAME_ID, full=True)
+        return Case(self.name, [final], final, GroundTruth.of(scene.coords, scene.class_index, scene.instance, scene.voxel_size_m))
+
+
+def scene_sources(folder: Path, count: int | None = None) -> list[SceneSource]:
+    """A source per scene file of a folder, or of its subfolder `test` if it has one, in the order of their names.
+
+    Args:
+        folder: with .npz files that `save_scene` wrote.
+        count: at most so many; None = all.
+
+    Raises:
+        DataError: there is no scene.
+    """
+    place = folder / "test" if (folder / "test").is_dir() else folder
+    files = sorted(place.glob("*.npz"))
+    if not files:
+        raise DataError(f"no scenes (.npz) in {place}: name the folder that `instseg simulate` or a converter wrote")
+    size = load_scene(files[0]).voxel_size_m
+    return [SceneSource(path, size) for path in files[:count]]
 
 
 def room_sources(

@@ -1,0 +1,145 @@
+"""What is compared with what: segmenters of several weights and settings, and the baselines, on the same cases."""
+
+__all__ = ["BaselineEntry", "Entry", "Score", "SegmenterEntry", "parse_entry", "segmenter_for"]
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import yaml
+
+from instseg_ros.config import SegmenterConfig, flatten, from_mapping
+from instseg_ros.errors import ConfigError
+from instseg_ros.evaluation.baselines import BASELINES
+from instseg_ros.evaluation.cases import Case
+from instseg_ros.evaluation.evaluate import Outcome, evaluate_case
+from instseg_ros.evaluation.ground_truth import ORACLES, install_oracles
+from instseg_ros.evaluation.hota import TrackSequence
+from instseg_ros.evaluation.id_switches import IdConsistency
+from instseg_ros.evaluation.instances import Scan
+from instseg_ros.labels import IGNORE
+from instseg_ros.segmenter import Segmenter
+
+
+@dataclass(frozen=True)
+class Score:
+    """What one entry made of one case; small enough to be kept for all of them."""
+
+    scan: Scan
+    seconds: float
+    """Time in the segmenter (all updates) or in network and baseline."""
+    occupancy_errors: np.ndarray | None = None
+    """[C] of `occupancy_errors`, where the network has that head."""
+    consistency: IdConsistency | None = None
+    """Of online runs, and so is the next."""
+    tracks: TrackSequence | None = None
+
+    @classmethod
+    def of(cls, outcome: Outcome, online: bool) -> "Score":
+        """The part of an outcome that comparisons need."""
+        some = (outcome.consistency, outcome.tracks) if online else (None, None)
+        return cls(outcome.scan, outcome.seconds, outcome.occupancy_errors, *some)
+
+
+class Entry(Protocol):
+    """One row of a comparison; sent to worker processes."""
+
+    @property
+    def name(self) -> str: ...
+    def scores(self, case: Case, modes: Sequence[str]) -> dict[str, Score]: ...
+
+
+@dataclass(frozen=True)
+class SegmenterEntry:
+    """The pipeline with some weights and settings.
+
+    Attributes:
+        name: in tables and figures.
+        config: settings, among them the weights.
+        oracles: parts that are replaced by ground truth, see `ORACLES`.
+    """
+
+    name: str
+    config: SegmenterConfig = field(default_factory=SegmenterConfig)
+    oracles: tuple[str, ...] = ()
+
+    def scores(self, case: Case, modes: Sequence[str]) -> dict[str, Score]:
+        """A score per mode ("offline", "online")."""
+        segmenter = segmenter_for(self.config, self.oracles)
+        install_oracles(segmenter, case.truth, self.oracles)
+        result = evaluate_case(segmenter, case, modes)
+        return {mode: Score.of(outcome, mode == "online") for mode, outcome in result.outcomes.items()}
+
+
+@dataclass(frozen=True)
+class BaselineEntry:
+    """A baseline, on the classes of a network or on the true ones.
+
+    Attributes:
+        name: in tables and figures.
+        kind: one of `BASELINES`.
+        config: settings of the segmenter whose classes are taken; None = the true classes, with probability 1.
+    """
+
+    name: str
+    kind: str
+    config: SegmenterConfig | None = None
+
+    def scores(self, case: Case, modes: Sequence[str]) -> dict[str, Score]:
+        """The score of the final map; a baseline has no ids that could last, so there is nothing to run online."""
+        del modes
+        coords = case.final.coords
+        truth, instance = case.truth.lookup(coords)
+        if self.config is None:
+            start, classes, probability = time.perf_counter(), truth, (truth != IGNORE).astype(np.float32)
+        else:
+            segmenter = segmenter_for(self.config)
+            segmenter.reset()
+            start = time.perf_counter()
+            segmenter.runner.refresh(segmenter.map, segmenter.map.apply(case.final))
+            semantic = segmenter.runner.prediction.semantic[segmenter.map.lookup(coords)]
+            classes, probability = semantic.argmax(1).astype(np.uint8), semantic.max(1)
+        predictions = BASELINES[self.kind](coords, classes, probability)
+        return {"offline": Score(Scan(truth, instance, predictions), time.perf_counter() - start)}
+
+
+def parse_entry(text: str, base: SegmenterConfig) -> SegmenterEntry:
+    """An entry from `NAME=WEIGHTS[,SETTING=VALUE...]`.
+
+    Args:
+        text: WEIGHTS is a safetensors file, or empty for the weights of `base`; a setting is one of the segmenter's, such as
+            `grouping.method=hdbscan`, or `oracle=semantic+grouping`.
+        base: settings of everything that is not named.
+
+    Raises:
+        ConfigError: not of that form, or an unknown setting, value or oracle.
+    """
+    name, equals, rest = text.partition("=")
+    weights, *pairs = rest.split(",")
+    settings = dict(pair.partition("=")[::2] for pair in pairs)
+    if not equals or not name or not all("=" in pair for pair in pairs):
+        raise ConfigError(f"--entry {text!r}: expected NAME=WEIGHTS[,SETTING=VALUE...], like mtml=out/mtml.safetensors,grouping.min_voxels=30")
+    oracles = tuple(filter(None, settings.pop("oracle", "").split("+")))
+    if unknown := sorted(set(oracles) - set(ORACLES)):
+        raise ConfigError(f"--entry {text!r}: no oracle for {', '.join(unknown)}; there is one for {', '.join(ORACLES)}")
+    kinds = {key: str if isinstance(value, str) else None for key, value in flatten(base).items()}
+    values = {key: value if kinds.get(key) is str else yaml.safe_load(value) for key, value in settings.items()}
+    return SegmenterEntry(name, from_mapping(SegmenterConfig, {**values, **({"weights": weights} if weights else {})}, base), oracles)
+
+
+_segmenters: dict[str, Segmenter] = {}
+
+
+def segmenter_for(config: SegmenterConfig, oracles: Sequence[str] = ()) -> Segmenter:
+    """This process's segmenter with these settings, made and warmed up at first use: scenes share it.
+
+    Segmenters with oracles are kept apart, since an oracle stays installed.
+    """
+    key = f"{config!r} {sorted(oracles)}"
+    if key not in _segmenters:
+        segmenter = Segmenter(config)
+        segmenter.warm_up()  # so that the first scene's time is not that of threads and tables that are set up lazily
+        _segmenters[key] = segmenter
+    return _segmenters[key]
