@@ -18,7 +18,7 @@ from instseg_ros.errors import ConfigError
 from instseg_ros.evaluation.baselines import BASELINES
 from instseg_ros.evaluation.comparison import comparison_markdown, save_comparison_plot, summarise_entries
 from instseg_ros.evaluation.distribute import run_tasks
-from instseg_ros.evaluation.entries import BaselineEntry, Entry, Score, parse_entry
+from instseg_ros.evaluation.entries import BaselineEntry, Entry, Score, SegmenterEntry, parse_entry
 from instseg_ros.evaluation.evaluate import CaseResult, summarise
 from instseg_ros.evaluation.ground_truth import ORACLES
 from instseg_ros.evaluation.instances import EVALUATED_CLASSES, Scan, default_min_region
@@ -152,8 +152,7 @@ def _compare(args: argparse.Namespace, config: SegmenterConfig, sources: Sequenc
     entries = _entries(args, config)
     classes = None
     if args.classes or args.what not in ("toy", "scenes"):
-        first = next((e.config for e in entries if getattr(e, "config", None) is not None), config)  # type: ignore[attr-defined]
-        classes = evaluated_classes(args.classes, first.weights)
+        classes = evaluated_classes(args.classes, next(e.config for e in entries if isinstance(e, SegmenterEntry)).weights)
     jobs = [ComparisonJob(source, entries, _modes(args)) for source in sources]
     found: list[tuple[str, dict[str, dict[str, Score]]]] = []
     found += _progress(run_tasks(run_job, jobs, args.jobs, args.ray), len(jobs), args.what)
@@ -181,11 +180,12 @@ def _entries(args: argparse.Namespace, config: SegmenterConfig) -> tuple[Entry, 
     segmenters = [parse_entry(text, config) for text in args.entry or ["instseg_ros="]]
     kinds = [kind for kind in args.baseline or BASELINES if kind != "none"]
     true = (args.baseline_classes or ("true" if args.what == "toy" else "predicted")) == "true"
-    entries = (*(BaselineEntry(kind, kind, None if true else segmenters[0].config) for kind in kinds), *segmenters)
+    entries: list[Entry] = [BaselineEntry(kind, kind, None if true else segmenters[0].config) for kind in kinds]
+    entries += segmenters
     names = [entry.name for entry in entries]
     if len(set(names)) != len(names):
         raise ConfigError(f"two entries have the same name among {', '.join(names)}: give each its own")
-    return entries
+    return tuple(entries)
 
 
 def classes_there(scans: Sequence[Scan]) -> tuple[int, ...]:

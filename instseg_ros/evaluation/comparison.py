@@ -16,9 +16,10 @@ from instseg_ros.labels import CLASS_NAMES
 
 MEASURES = {
     "ap": "AP", "ap50": "AP50", "ap25": "AP25", "seconds_per_scene": "s/scene", "assa": "AssA", "id_switches_per_1000": "switches/1000",
-    "occupancy_within": f"occupancy within {OCCUPANCY_ERROR}",
+    "hota": "HOTA", "occupancy_within": f"occupancy within {OCCUPANCY_ERROR}",
 }
 """Keys of an entry's row that tables show, with their titles; a column without any value is left out."""
+_FORMATS = {"seconds_per_scene": ".3g", "id_switches_per_1000": ".2f"}
 
 
 def summarise_entries(
@@ -51,7 +52,7 @@ def summarise_entries(
             if mode == "online" and with_hota:
                 entry |= hota([score.tracks for score in mine if score.tracks is not None]).figures()
             rows += [entry, *of_classes]
-            for key in ("ap", "ap50", "ap25", "seconds_per_scene", "id_switches_per_1000", "assa", "hota", "deta", "occupancy_within"):
+            for key in MEASURES:
                 if key in entry:
                     tail = f"_{OCCUPANCY_ERROR}" if key == "occupancy_within" else ""
                     stem = f"mean_{key}" if key == "ap50" and per_class else key
@@ -99,11 +100,11 @@ def comparison_markdown(title: str, rows: Sequence[Mapping[str, Any]]) -> str:
         entries = [row for row in rows if row["row"] == "entry" and row["mode"] == mode]
         keys = [key for key in MEASURES if any(row.get(key) is not None for row in entries)]
         lines += _table([mode, *(MEASURES[key] for key in keys)],
-                        [[row["entry"], *(_cell(row.get(key), 2 if key == "id_switches_per_1000" else 3) for key in keys)] for row in entries])
+                        [[row["entry"], *(_cell(row.get(key), _FORMATS.get(key, ".3f")) for key in keys)] for row in entries])
         names = [row["entry"] for row in entries]
         value = {(row["class"], row["entry"]): row["ap50"] for row in rows if row["row"] == "class" and row["mode"] == mode}
         labels = [label for label in dict.fromkeys(label for label, _ in value) if any(value.get((label, n)) is not None for n in names)]
-        lines += ["", *_table([f"AP50, {mode}", *names], [[label, *(_cell(value.get((label, n)), 3) for n in names)] for label in labels]), ""]
+        lines += ["", *_table([f"AP50, {mode}", *names], [[label, *(_cell(value.get((label, n))) for n in names)] for label in labels]), ""]
     return "\n".join(lines)
 
 
@@ -130,15 +131,15 @@ def save_comparison_plot(path: Path | str, title: str, rows: Sequence[Mapping[st
     value = {(row["class"], row["entry"]): row["ap50"] for row in rows if row["row"] == "class" and row["mode"] == mode}
     labels = [label for label in dict.fromkeys(label for label, _ in value) if any(value.get((label, n)) is not None for n in names)]
     figure, (bars, cells) = pyplot.subplots(
-        2, 1, figsize=(max(7.0, 1.1 * len(labels) + 2), 4.2 + 0.42 * len(names)), height_ratios=(3.2, 0.4 * len(names) + 0.6))
+        2, 1, figsize=(max(7.0, 1.1 * len(labels) + 2, 1.7 * len(names) + 1), 4.2 + 0.42 * len(names)), height_ratios=(3.2, 0.4 * len(names) + 0.6))
     width = 0.26
     for k, key in enumerate(("ap", "ap50", "ap25")):
         heights = [row[key] or 0.0 for row in entries]
         drawn = bars.bar(np.arange(len(names)) + (k - 1) * width, heights, width, label=MEASURES[key])
-        bars.bar_label(drawn, [_cell(row[key], 3) for row in entries], fontsize=7)
-    bars.set_xticks(range(len(names)), [f"{row['entry']}\n{row['seconds_per_scene']:.2f} s/scene" for row in entries], fontsize=8)
-    bars.set(ylim=(0, 1.08), title=title)
-    bars.legend(loc="upper left", fontsize=8)
+        bars.bar_label(drawn, [_cell(row[key]) for row in entries], fontsize=7)
+    bars.set_xticks(range(len(names)), [f"{row['entry']}\n{row['seconds_per_scene']:.2g} s/scene" for row in entries], fontsize=8)
+    bars.set(ylim=(0, 1.2), title=title)
+    bars.legend(loc="upper center", ncols=3, fontsize=8)
     table = np.array([[np.nan if (v := value.get((label, n))) is None else v for label in labels] for n in names], float)
     table = table.reshape(len(names), len(labels))
     cells.imshow(np.ma.masked_invalid(table), vmin=0, vmax=1, cmap="YlGn", aspect="auto")
@@ -154,8 +155,8 @@ def save_comparison_plot(path: Path | str, title: str, rows: Sequence[Mapping[st
     pyplot.close(figure)
 
 
-def _cell(value: float | None, digits: int) -> str:
-    return "-" if value is None else f"{value:.{digits}f}"
+def _cell(value: float | None, form: str = ".3f") -> str:
+    return "-" if value is None else format(value, form)
 
 
 def _number(value: float) -> float | None:

@@ -52,8 +52,8 @@ def _run_on_ray(run: Callable[[Task], Result], tasks: Sequence[Task], address: s
     except (ConnectionError, ValueError) as error:
         raise ConfigError(f"no Ray cluster at {address!r} ({error}): start one with `ray start --head`, or use --ray local") from error
     try:
-        remote = ray.remote(run)
-        waiting = [remote.remote(task) for task in tasks]
+        remote = ray.remote(_call)
+        waiting = [remote.remote(run, task) for task in tasks]
         while waiting:
             done, waiting = ray.wait(waiting)
             try:
@@ -63,3 +63,8 @@ def _run_on_ray(run: Callable[[Task], Result], tasks: Sequence[Task], address: s
     finally:
         if mine:
             ray.shutdown()
+
+
+def _call(run: Callable[[Task], Result], task: Task) -> Result:
+    """A plain function, which Ray asks for; `run` may be anything that can be called."""
+    return run(task)

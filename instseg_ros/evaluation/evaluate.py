@@ -157,7 +157,7 @@ def _consistency(outcomes: Sequence[Outcome]) -> dict[str, float | int | None]:
         "id_switches": switches,
         "instance_updates": int(updates.sum()),
         "id_switches_per_1000": 1000.0 * switches / int(updates.sum()) if some.any() else None,
-        "association_accuracy": float(np.average(accuracy[some], weights=updates[some])) if some.any() else None,
+        "assa": float(np.average(accuracy[some], weights=updates[some])) if some.any() else None,
         "update_ms_p50": float(np.percentile(times, 50)),
         "update_ms_p95": float(np.percentile(times, 95)),
     }

@@ -91,8 +91,8 @@ class HotaResult:
     def figures(self) -> dict[str, float | int]:
         """The means over all thresholds, as HOTA is reported, AssA at 0.5, and the switches."""
         return {
-            "hota": float(self.hota.mean()), "deta": float(self.detection.mean()), "assa": float(self.association.mean()),
-            "assa_50": self.at(0.5)["assa"], "clear_id_switches": self.id_switches, "clear_matches": self.matches,
+            "hota": float(self.hota.mean()), "hota_deta": float(self.detection.mean()), "hota_assa": float(self.association.mean()),
+            "hota_assa_50": self.at(0.5)["assa"], "clear_id_switches": self.id_switches, "clear_matches": self.matches,
         }
 
 

@@ -57,7 +57,7 @@ def voc_average_precision(
         for c, parts in enumerate(found):
             parts.append(_hits(table, np.flatnonzero((predicted == c) & (table.size > 0)), scan.predictions.score, c, threshold))
     per_class = np.full(len(classes), np.nan)
-    for c in np.flatnonzero(instances):
+    for c in np.flatnonzero(instances).tolist():
         score, true = (np.concatenate([part[i] for part in found[c]]) for i in range(2))
         per_class[c] = _area(true[np.argsort(-score, kind="stable")], int(instances[c]), recalls)
     return VocResult(

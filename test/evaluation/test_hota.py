@@ -75,7 +75,7 @@ def test_perfect_tracks_and_several_sequences(library):
         perfect.add(objects, np.array([4, 7, 0])[objects])
         missed.add(objects, np.array([4, 0, 0])[objects])
     assert hota([perfect]).figures() == {
-        "hota": 1.0, "deta": 1.0, "assa": 1.0, "assa_50": 1.0, "clear_id_switches": 0, "clear_matches": 10}
+        "hota": 1.0, "hota_deta": 1.0, "hota_assa": 1.0, "hota_assa_50": 1.0, "clear_id_switches": 0, "clear_matches": 10}
     both = hota([perfect, missed]).at(0.5)
     assert both == pytest.approx({"deta": 15 / 20, "assa": 1.0, "hota": np.sqrt(15 / 20)})
 
