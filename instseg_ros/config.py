@@ -90,13 +90,24 @@ class ModelConfig:
     """What the network is; stored in the weights file, not set by users of a trained model."""
 
     voxel_size_m: float = setting(0.05, "voxel size the network is trained for, m", ge=0.001, le=1.0, fixed=True)
-    channels: tuple[int, ...] = setting((32, 48, 64, 96), "channels per level of the U-Net, finest first", ge=4, le=1024, fixed=True)
-    blocks: int = setting(1, "residual blocks per level and direction", ge=1, le=8, fixed=True)
+    backbone: str = setting(
+        "unet", "U-Net, the larger residual U-Net (after MinkUNet34), or the dilated network of MTML (after SSCNet)",
+        choices=("unet", "residual_unet", "dilated"), fixed=True,
+    )
+    channels: tuple[int, ...] = setting((32, 48, 64, 96), "channels per level, finest first", ge=4, le=1024, fixed=True)
+    blocks: int = setting(1, "unet: residual blocks per level and direction; other backbones: times their own number", ge=1, le=8, fixed=True)
+    encoder_blocks: tuple[int, ...] = setting(
+        (2, 3, 4, 6), "residual_unet: blocks per level of the encoder, finest first, the last for all further levels", ge=1, le=32, fixed=True,
+    )
+    dilations: tuple[int, ...] = setting((1, 1, 3, 3), "dilated: dilation of each group of blocks at the coarsest level", ge=1, le=16, fixed=True)
     heads: tuple[str, ...] = setting(
         ("semantic", "embedding", "offset"), "what the network says of a voxel", fixed=True,
         choices=("semantic", "embedding", "offset", "direction", "covariance", "occupancy"),
     )
     embedding_dim: int = setting(8, "dimensions of the instance embedding", ge=1, le=64, fixed=True)
+    refine_layers: int = setting(0, "layers of attention over the nearest voxels that refine the embedding (Liang 2019)", ge=0, le=3, fixed=True)
+    refine_neighbors: int = setting(8, "nearest voxels such a layer looks at", ge=1, le=64, fixed=True)
+    label_input: bool = setting(False, "read the true class of each voxel in place of its colour (MTML's toy scenes and pretraining)", fixed=True)
     height_feature: bool = setting(True, "read the height above the floor beside the colours", fixed=True)
 
 

@@ -81,6 +81,9 @@ def load_weights(path: Path | str = "") -> InstanceNet:
 def initialize(net: InstanceNet, path: Path | str) -> list[str]:
     """Start a network from a weights file, which may be of another shape: what has the same name and shape is taken.
 
+    So a network that reads colours can start from one that was trained on true labels (MTML's pretraining): only its first
+    layer begins anew.
+
     Args:
         net: whose parameters are replaced.
         path: weights file; empty = the shipped one.
@@ -89,11 +92,11 @@ def initialize(net: InstanceNet, path: Path | str) -> list[str]:
         Names of the network's tensors that the file does not have.
 
     Raises:
-        WeightsError: the file is not of this package, is for another input or voxel size, or has nothing in common with the network.
+        WeightsError: the file is not of this package, is for another backbone, voxel size or height input, or has nothing in common with the network.
     """
     donor = load_weights(path)
     found = resolve_weights(path)
-    for name in ("voxel_size_m", "height_feature"):
+    for name in ("voxel_size_m", "height_feature", "backbone"):
         mine, other = getattr(net.config, name), getattr(donor.config, name)
         if mine != other:
             flag = f"--model.{name.replace('_', '-')} {other}"

@@ -9,30 +9,22 @@ never further off than the tolerance. With tolerance 0 the outputs are those of 
 __all__ = ["IncrementalNetwork", "LayerStatistics"]
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import numpy as np
 
 from instseg_ros.mapping.voxel_map import MapDelta, VoxelMap
 from instseg_ros.models.heads import head_widths
-from instseg_ros.models.network import InstanceNet, input_features, input_width
+from instseg_ros.models.network import InstanceNet, input_width
 from instseg_ros.prediction import Prediction
 from instseg_ros.sparse import kernels
+from instseg_ros.sparse.neighborhood import DilatedTable
 from instseg_ros.sparse.program import INPUT, Layer, compile_network
 from instseg_ros.sparse.pyramid import Pyramid
 from instseg_ros.sparse.read_out import ReadOut
+from instseg_ros.sparse.refinement import IncrementalRefinement
 from instseg_ros.sparse.residency import Residency
-
-
-@dataclass(frozen=True)
-class LayerStatistics:
-    """What the last refresh did in one layer."""
-
-    name: str
-    rows: int
-    """Rows of the layer's level in use."""
-    due: int
-    changed: int
+from instseg_ros.sparse.runner import LabelsOf, map_features
+from instseg_ros.sparse.statistics import LayerStatistics
 
 
 class IncrementalNetwork:
@@ -52,6 +44,7 @@ class IncrementalNetwork:
         self, net: InstanceNet, tolerance: float = 0.0, threads: int = 0, floor_z_m: float | None = 0.0, budget_bytes: int = 0
     ) -> None:
         self.config, self.floor_z_m, self.budget_bytes = net.config, floor_z_m, budget_bytes
+        self.labels_of: LabelsOf | None = None  # set where the true classes are known, for a network with label_input
         self.program = compile_network(net)
         self._weights = [kernels.pad_channels(layer.weight) for layer in self.program.layers]
         self._biases = [kernels.pad_channels(layer.bias) for layer in self.program.layers]
@@ -68,6 +61,9 @@ class IncrementalNetwork:
         self._fresh = [np.zeros(0, np.uint8) for _ in self.config.channels]
         self._scale = [0.0] * len(self.program.layers)
         self._residency = Residency(self.program, self.budget_bytes) if self.budget_bytes else None
+        self._dilated = {(x.level, x.dilation): DilatedTable(x.dilation) for x in self.program.layers if x.dilation > 1}
+        self._retabled: dict[tuple[int, int], np.ndarray] = {}
+        self._refinement = None if self.program.refinement is None else IncrementalRefinement(self.program.refinement, self.tolerance)
         self._empty = True
         self.prediction = Prediction.empty(head_widths(self.config))
         self.statistics: list[LayerStatistics] = []
@@ -84,10 +80,12 @@ class IncrementalNetwork:
         """
         pyramid = voxels.pyramid
         self._fit(voxels)
-        everything, self._empty = self._empty, False
+        everything = self._empty
         added = [level.live_rows() for level in pyramid.levels] if everything else delta.pyramid.added
         dirty = added[0] if everything else delta.dirty()
-        self._features[dirty] = input_features(voxels.colors[dirty], voxels.coords[dirty], self.config, self.floor_z_m)
+        self._features[dirty] = map_features(voxels, dirty, self.config, self.floor_z_m, self.labels_of)
+        self._empty = False
+        self._follow_dilated(pyramid, None if everything else delta)
         self.statistics = []
         if self._residency is None:
             rows = self._wave(pyramid, None if everything else delta, added, dirty)
@@ -96,6 +94,9 @@ class IncrementalNetwork:
             self._residency.follow(pyramid, removed, added)
             centers = np.concatenate([voxels.coords[dirty], delta.removed_coords])
             rows = self._within_budget(self._residency, pyramid, None if everything else delta, added, dirty, centers)
+        if self._refinement is not None and self.prediction.embedding is not None:
+            rows, statistics = self._refinement.follow(pyramid.levels[0], None if everything else delta, rows, self.prediction.embedding)
+            self.statistics += statistics
         return rows
 
     def _wave(
@@ -164,13 +165,15 @@ class IncrementalNetwork:
     def _read_out(self, rows: np.ndarray) -> None:
         """Publish the outputs of rows."""
         stored = rows if self._residency is None else self._residency.place[0][rows]
+        refined = {} if self._refinement is None else {"embedding": self._refinement.initial}
         for block, outputs in self._heads(self._cache[-1], stored):
             for name, values in outputs.items():
-                getattr(self.prediction, name)[rows[block]] = values
+                refined.get(name, getattr(self.prediction, name))[rows[block]] = values
 
     def nbytes(self) -> int:
-        """Memory of the arrays for features and cached outputs, bytes."""
-        return sum(a.nbytes for a in (self._features, *self._cache))
+        """Memory of the arrays for features and cached outputs and of tables the map does not have, bytes."""
+        refinement = 0 if self._refinement is None else self._refinement.nbytes()
+        return sum(a.nbytes for a in (self._features, *self._cache)) + sum(t.table.nbytes for t in self._dilated.values()) + refinement
 
     def held_bytes(self) -> int:
         """Cached outputs held now, bytes: what the budget is about."""
@@ -182,8 +185,11 @@ class IncrementalNetwork:
         """Rows [n] int32 of the layer's level that can have changed."""
         level, source = layer.level, changed[layer.source]
         parts: list[tuple[np.ndarray | None, np.ndarray]] = []
-        if layer.table == "neighbors":
-            parts += [(pyramid.levels[level].neighbors, source), (None, delta.pyramid.retabled[level])]
+        if layer.table == "self":
+            parts += [(None, source), (None, delta.pyramid.added[level])]
+        elif layer.table == "neighbors":
+            retabled = delta.pyramid.retabled[level] if layer.dilation == 1 else self._retabled[level, layer.dilation]
+            parts += [(self._table(layer, pyramid), source), (None, retabled)]
         elif layer.table == "children":
             parts += [(pyramid.up[level - 1], source), (None, delta.pyramid.rechilded[level])]
         else:  # "up": a voxel's parent lasts as long as the voxel
@@ -206,10 +212,20 @@ class IncrementalNetwork:
             self._scale[i] = float(np.abs(self._cache[i][due if place is None else place[layer.level][due]]).mean())
         return moved
 
-    @staticmethod
-    def _table(layer: Layer, pyramid: Pyramid) -> np.ndarray:
+    def _follow_dilated(self, pyramid: Pyramid, delta: MapDelta | None) -> None:
+        """Bring the tables of dilated layers up to date, and find whose neighbours at a distance changed."""
+        for (level, dilation), table in self._dilated.items():
+            if delta is None:
+                table.load(pyramid.levels[level])
+            else:
+                changed = table.follow(pyramid.levels[level], delta.pyramid.removed[level], delta.pyramid.added[level])
+                self._retabled[level, dilation] = changed
+
+    def _table(self, layer: Layer, pyramid: Pyramid) -> np.ndarray | None:
+        if layer.table == "self":
+            return None
         if layer.table == "neighbors":
-            return pyramid.levels[layer.level].neighbors
+            return pyramid.levels[layer.level].neighbors if layer.dilation == 1 else self._dilated[layer.level, layer.dilation].table
         return pyramid.children[layer.level - 1] if layer.table == "children" else pyramid.up[layer.level]
 
     def _fit(self, voxels: VoxelMap) -> None:
@@ -223,6 +239,8 @@ class IncrementalNetwork:
             _grow(fresh, size)
         if len(self.prediction.semantic) < voxels.capacity:
             self.prediction = self.prediction.grown(voxels.capacity)
+        if self._refinement is not None:
+            self._refinement.fit(voxels.capacity)
 
     def _fit_places(self, residency: Residency) -> None:
         for cache, layer in zip(self._cache, self.program.layers, strict=True):

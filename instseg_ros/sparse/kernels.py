@@ -115,13 +115,14 @@ def linear(x: np.ndarray, weight: Tensor, bias: Tensor, relu: bool, out: np.ndar
 
 
 def conv_update(
-    x: np.ndarray, table: np.ndarray, rows: np.ndarray, weight: Tensor, bias: Tensor, residual: np.ndarray | None, relu: bool,
+    x: np.ndarray, table: np.ndarray | None, rows: np.ndarray, weight: Tensor, bias: Tensor, residual: np.ndarray | None, relu: bool,
     out: np.ndarray, threshold: float, fresh: np.ndarray, place_in: np.ndarray | None = None, place_out: np.ndarray | None = None,
 ) -> np.ndarray:
     """The convolution at some rows of the table, written over earlier outputs where it differs from them.
 
     Args:
-        x: [M, Cin] float32; table: [N, K] int32; residual: [N, Cout] or None; out: [N, Cout], changed in place; all contiguous.
+        x: [M, Cin] float32; residual: [N, Cout] or None; out: [N, Cout], changed in place; all contiguous.
+        table: [N, K] int32; None = every row reads itself, by one tap.
         rows: [n] int32, each once.
         weight: [K, Cin, padded Cout] and bias [padded Cout] from `pad_channels`.
         threshold: a row is replaced if one of its columns moves by more than this,
@@ -136,7 +137,7 @@ def conv_update(
     if len(rows):
         taps, cin, width = weight.shape
         _loaded().instseg_conv(
-            x.ctypes.data, x.shape[1], table.ctypes.data, weight.data_ptr(), bias.data_ptr(), _address(residual),
+            x.ctypes.data, x.shape[1], _address(table), weight.data_ptr(), bias.data_ptr(), _address(residual),
             out.ctypes.data, rows.ctypes.data, _address(place_in), _address(place_out), len(rows), taps, cin, out.shape[1], width,
             int(relu), threshold, fresh.ctypes.data, moved.ctypes.data, _threads)
     return moved

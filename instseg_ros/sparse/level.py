@@ -1,6 +1,6 @@
 """One level of the voxel pyramid: rows of voxels with a chunked slot table and a neighbour table kept in place."""
 
-__all__ = ["CHUNK", "NEIGHBOR_OFFSETS", "Level"]
+__all__ = ["CHUNK", "NEIGHBOR_OFFSETS", "SELF", "Level"]
 
 import numpy as np
 
@@ -11,6 +11,9 @@ CHUNK = 16
 
 NEIGHBOR_OFFSETS = np.stack(np.meshgrid([-1, 0, 1], [-1, 0, 1], [-1, 0, 1], indexing="ij"), -1).reshape(27, 3).astype(np.int32)
 """[27, 3]: column k of a neighbour table holds the voxel at this offset; column 26 - k is its opposite."""
+
+SELF = 13
+"""The column of a neighbour table that holds the voxel itself."""
 
 _OPPOSITE = 26 - np.arange(27)
 
@@ -73,6 +76,10 @@ class Level:
         coords = np.ascontiguousarray(coords, np.int32)
         chunk, _ = kernels.find_chunks(coords, self._sorted_keys, self._sorted_chunks)
         return kernels.lookup(coords, chunk, self._slots)
+
+    def around(self, rows: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+        """Rows [n, K] int32 of the voxels at offsets [K, 3] from rows in use [n], -1 where there is none."""
+        return self.lookup((self.coords[rows][:, None] + offsets[None]).reshape(-1, 3)).reshape(len(rows), len(offsets))
 
     def insert(self, coords: np.ndarray) -> np.ndarray:
         """Give rows to voxels that are not in the level yet.

@@ -2,13 +2,14 @@
 
 __all__ = ["LevelTables", "Pyramid", "PyramidDelta", "Tables", "build_tables"]
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from instseg_ros.sparse.level import Level
+from instseg_ros.sparse.level import SELF, Level
+from instseg_ros.sparse.neighborhood import dilated_rows, nearest_rows
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,44 @@ class LevelTables:
     """[N, 8] int32 rows of the finer level inside each voxel (None at the finest)."""
     up: Tensor | None
     """[N, 8] int32: the row of the coarser level in the column of this voxel's octant, -1 elsewhere (None at the coarsest)."""
+    source: Level | None = None
+    """The level they are of, which is asked for what few networks read."""
+    _asked: dict[tuple[str, int], Tensor] = field(default_factory=dict)
+
+    def read(self, table: str, dilation: int = 1) -> Tensor:
+        """The table of a layer: `neighbors` [N, 27], at a distance if dilated, `self` [N, 1], `children` or `up` [N, 8]."""
+        if table == "self":
+            return self._ask("self", 1)
+        found: Tensor = getattr(self, table) if dilation == 1 else self._ask("dilated", dilation)
+        return found
+
+    def nearest(self, k: int) -> Tensor:
+        """[N, k] int32: the k nearest other voxels, nearest first, -1 beyond those there are (`neighborhood.nearest_rows`)."""
+        return self._ask("nearest", k)
+
+    def to(self, device: torch.device | str) -> "LevelTables":
+        """The same tables on a device."""
+        def move(t: Tensor | None) -> Tensor | None:
+            return None if t is None else t.to(device)
+
+        asked = {name: t.to(device) for name, t in self._asked.items()}
+        return LevelTables(self.neighbors.to(device), move(self.children), move(self.up), self.source, asked)
+
+    def _ask(self, kind: str, number: int) -> Tensor:
+        """Made when it is first asked for and kept: most networks read none of these."""
+        if (kind, number) not in self._asked:
+            if kind == "self":
+                table = self.neighbors[:, SELF : SELF + 1].contiguous()
+            else:
+                assert self.source is not None, "tables made by hand have no voxels to look up"
+                make = dilated_rows if kind == "dilated" else nearest_rows
+                rows = self.source.live_rows()
+                found = make(self.source, rows, number)
+                table = torch.full((len(self.neighbors), found.shape[1]), -1, dtype=torch.int32)
+                table[torch.from_numpy(rows).long()] = torch.from_numpy(found)
+                table = table.to(self.neighbors.device)
+            self._asked[kind, number] = table
+        return self._asked[kind, number]
 
 
 @dataclass(frozen=True)
@@ -43,11 +82,7 @@ class Tables:
 
     def to(self, device: torch.device | str) -> "Tables":
         """The same tables on a device."""
-
-        def move(t: Tensor | None) -> Tensor | None:
-            return None if t is None else t.to(device)
-
-        return Tables([LevelTables(level.neighbors.to(device), move(level.children), move(level.up)) for level in self.levels])
+        return Tables([level.to(device) for level in self.levels])
 
 
 class _Touched:
@@ -146,6 +181,7 @@ class Pyramid:
                 torch.from_numpy(level.neighbors[:n]),
                 torch.from_numpy(self.children[i - 1][:n]) if i else None,
                 torch.from_numpy(self.up[i][:n]) if i < self.depth - 1 else None,
+                level,
             ))
         return Tables(levels)
 

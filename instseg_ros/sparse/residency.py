@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from instseg_ros.sparse.level import NEIGHBOR_OFFSETS, Level
+from instseg_ros.sparse.neighborhood import nearest_radius
 from instseg_ros.sparse.program import Program
 from instseg_ros.sparse.pyramid import Pyramid
 
@@ -24,10 +25,11 @@ def reach_voxels(program: Program) -> int:
     """How far, in voxels of the finest level, an output can be from an input it depends on."""
     reach = {-1: 0}
     for i, layer in enumerate(program.layers):
-        step = 1 << layer.level if layer.table == "neighbors" else 0
+        step = layer.dilation << layer.level if layer.table == "neighbors" else 0
         reach[i] = max(reach[layer.source] + step, 0 if layer.residual is None else reach[layer.residual])
     deepest = max(layer.level for layer in program.layers)
-    return max(reach.values()) + (1 << deepest) - 1  # a voxel can stand at either end of the coarse one that holds it
+    refined = 0 if program.refinement is None else len(program.refinement.layers) * nearest_radius(program.refinement.k)
+    return max(reach.values()) + (1 << deepest) - 1 + refined  # a voxel can stand at either end of the coarse one that holds it
 
 
 class Residency:

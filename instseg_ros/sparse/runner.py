@@ -1,16 +1,32 @@
 """What keeps the network's outputs current while the map changes."""
 
-__all__ = ["FullPassRunner"]
+__all__ = ["FullPassRunner", "LabelsOf", "map_features"]
+
+from collections.abc import Callable
 
 import numpy as np
 import torch
 
+from instseg_ros.config import ModelConfig
 from instseg_ros.mapping.voxel_map import MapDelta, VoxelMap
 from instseg_ros.models.heads import head_widths
 from instseg_ros.models.network import InstanceNet, input_features
 from instseg_ros.prediction import Prediction
 from instseg_ros.sparse import kernels
 from instseg_ros.sparse.program import compile_network
+
+
+LabelsOf = Callable[[np.ndarray], np.ndarray]
+"""Voxels [n, 3] int32 -> their true classes [n], 255 = none: what a network with `label_input` reads."""
+
+
+def map_features(
+    voxels: VoxelMap, rows: np.ndarray | slice, config: ModelConfig, floor_z_m: float | None, labels_of: LabelsOf | None
+) -> np.ndarray:
+    """`input_features` of rows of a map."""
+    coords = voxels.coords[rows]
+    labels = labels_of(coords) if config.label_input and labels_of is not None else None
+    return input_features(voxels.colors[rows], coords, config, floor_z_m, labels)
 
 
 class FullPassRunner:
@@ -28,6 +44,7 @@ class FullPassRunner:
     ) -> None:
         self.config, self.floor_z_m = net.config, floor_z_m
         self.device = torch.device(device)
+        self.labels_of: LabelsOf | None = None  # set where the true classes are known, for a network with label_input
         self.program = compile_network(net).to(self.device)
         self.prediction = self._empty(0)
         if threads:
@@ -41,8 +58,8 @@ class FullPassRunner:
         """
         live = voxels.live_slots()
         rows = voxels.pyramid.levels[0].high_water
-        features = torch.from_numpy(input_features(voxels.colors[:rows], voxels.coords[:rows], self.config, self.floor_z_m)).to(self.device)
-        outputs = self.program.run(features, voxels.pyramid.tables().to(self.device))
+        features = map_features(voxels, slice(rows), self.config, self.floor_z_m, self.labels_of)
+        outputs = self.program.run(torch.from_numpy(features).to(self.device), voxels.pyramid.tables().to(self.device))
         before, self.prediction = self.prediction, self._empty(voxels.capacity)
         for name, values in self.prediction.items():
             values[:rows] = outputs[name].cpu().numpy()
