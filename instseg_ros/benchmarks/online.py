@@ -19,6 +19,7 @@ import numpy as np
 from instseg_ros.config import SegmenterConfig, add_setting_arguments, settings_from_arguments
 from instseg_ros.evaluation.cases import Case
 from instseg_ros.mapping.update import MapUpdate
+from instseg_ros.models.weights import settings_over_weights
 from instseg_ros.online import OnlineRun, UpdateRecord, run_updates
 from instseg_ros.segmenter import SegmentationResult, Segmenter
 
@@ -42,7 +43,7 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], list[dict[str, Any]]]
     """Measure; returns the figures and rows of the report."""
     from instseg_ros.evaluation.sources import room_sources
 
-    config = settings_from_arguments(SegmenterConfig, args)
+    config = settings_over_weights(SegmenterConfig, lambda base: settings_from_arguments(SegmenterConfig, args, base))
     source = room_sources([args.seed], "test", None, config.voxel_size_m, args.frames_per_update, args.cache)[0]
     figures, rows = measure(Segmenter(config), source.case(), args.updates, args.rate)
     picture = args.plot or (args.json.with_suffix(".png") if args.json else None)

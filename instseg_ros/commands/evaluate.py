@@ -29,7 +29,7 @@ from instseg_ros.evaluation.sources import CaseSource, SceneSource, house_source
 from instseg_ros.evaluation.table import format_table
 from instseg_ros.labels import CLASS_NAMES
 from instseg_ros.labels import class_index as class_index_of
-from instseg_ros.models.weights import weights_metadata
+from instseg_ros.models.weights import settings_over_weights, weights_metadata
 from instseg_ros.report import write_report
 
 DEFAULT_HOUSE = Path("../shared/data/aws_small_house")
@@ -93,7 +93,9 @@ def _add_comparison_arguments(parser: argparse._ArgumentGroup) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate, print the table, write the report and the pictures."""
-    config = settings_from_arguments(SegmenterConfig, args, load_yaml(SegmenterConfig, args.config) if args.config else None)
+    config = settings_over_weights(
+        SegmenterConfig,
+        lambda base: settings_from_arguments(SegmenterConfig, args, load_yaml(SegmenterConfig, args.config, base) if args.config else base))
     if args.jobs < 1 or args.frames_per_update < 1 or (args.count is not None and args.count < 1):
         raise ConfigError("--jobs, --count and --frames-per-update must be at least 1")
     if not args.compare and (args.entry or args.baseline or args.baseline_classes or args.out):

@@ -26,7 +26,7 @@ from instseg_ros.errors import ConfigError, DataError
 from instseg_ros.labels import CLASS_NAMES, IGNORE, class_to_nyu40
 from instseg_ros.mapping.fusion import TsdfFusion
 from instseg_ros.mapping.update import MapUpdate, voxel_coords
-from instseg_ros.models.weights import load_weights
+from instseg_ros.models.weights import load_weights, settings_over_weights
 from instseg_ros.online import OnlineRun, run_online, run_updates
 from instseg_ros.report import write_report
 from instseg_ros.segmenter import LabelledCloud, SegmentationResult, Segmenter
@@ -88,7 +88,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Segment, write the results, print the instances."""
     _check(args)
-    settings = settings_from_arguments(SegmentSettings, args)
+    settings = settings_over_weights(SegmentSettings, lambda base: settings_from_arguments(SegmentSettings, args, base))
     net = load_weights(settings.weights)
     if "setting:voxel_size_m" not in vars(args):
         settings = replace(settings, voxel_size_m=net.config.voxel_size_m)

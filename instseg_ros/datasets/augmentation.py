@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from instseg_ros.config import AugmentationConfig
+from instseg_ros.datasets.rotation import draw_turn, rotate_scale
 from instseg_ros.datasets.scenes import VoxelScene
 
 
@@ -84,6 +85,9 @@ def dye_objects(scene: VoxelScene, rng: np.random.Generator, share: float) -> Vo
 def augment(scene: VoxelScene, config: AugmentationConfig, rng: np.random.Generator) -> VoxelScene:
     """A random variant of a scene for one training step."""
     scene = symmetry(scene, int(rng.integers(8)))
+    if config.rotation == "any":
+        scene = rotate_scale(scene, *draw_turn(
+            rng, np.deg2rad(config.tilt_deg), np.deg2rad(config.most_tilt_deg), (config.least_scale, config.most_scale)))
     if config.crop_m:
         scene = crop_column(scene, config.crop_m, rng)
     scene = dye_objects(scene, rng, config.object_dye)

@@ -4,7 +4,7 @@ __all__ = ["BaselineEntry", "Entry", "Score", "SegmenterEntry", "parse_entry", "
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -15,11 +15,12 @@ from instseg_ros.errors import ConfigError
 from instseg_ros.evaluation.baselines import BASELINES
 from instseg_ros.evaluation.cases import Case
 from instseg_ros.evaluation.evaluate import Outcome, evaluate_case
-from instseg_ros.evaluation.ground_truth import ORACLES, install_oracles
+from instseg_ros.evaluation.ground_truth import ORACLES, install_oracles, supply_labels
 from instseg_ros.evaluation.hota import TrackSequence
 from instseg_ros.evaluation.id_switches import IdConsistency
 from instseg_ros.evaluation.instances import Scan
 from instseg_ros.labels import IGNORE
+from instseg_ros.models.weights import settings_over_weights
 from instseg_ros.segmenter import Segmenter
 
 
@@ -111,10 +112,11 @@ def parse_entry(text: str, base: SegmenterConfig) -> SegmenterEntry:
     Args:
         text: WEIGHTS is a safetensors file, or empty for the weights of `base`; a setting is one of the segmenter's, such as
             `grouping.method=hdbscan`, or `oracle=semantic+grouping`.
-        base: settings of everything that is not named.
+        base: settings of everything that is not named; the grouping is that which WEIGHTS bring, where they bring one.
 
     Raises:
         ConfigError: not of that form, or an unknown setting, value or oracle.
+        WeightsError: there are no such weights.
     """
     name, equals, rest = text.partition("=")
     weights, *pairs = rest.split(",")
@@ -126,7 +128,12 @@ def parse_entry(text: str, base: SegmenterConfig) -> SegmenterEntry:
         raise ConfigError(f"--entry {text!r}: no oracle for {', '.join(unknown)}; there is one for {', '.join(ORACLES)}")
     kinds = {key: str if isinstance(value, str) else None for key, value in flatten(base).items()}
     values = {key: value if kinds.get(key) is str else yaml.safe_load(value) for key, value in settings.items()}
-    return SegmenterEntry(name, from_mapping(SegmenterConfig, {**values, **({"weights": weights} if weights else {})}, base), oracles)
+    if not weights:
+        return SegmenterEntry(name, from_mapping(SegmenterConfig, values, base), oracles)
+    values["weights"] = weights
+    config = settings_over_weights(  # other weights bring a grouping of their own
+        SegmenterConfig, lambda brought: from_mapping(SegmenterConfig, values, base if brought is None else replace(base, grouping=brought.grouping)))
+    return SegmenterEntry(name, config, oracles)
 
 
 _segmenters: dict[str, Segmenter] = {}
@@ -140,6 +147,7 @@ def segmenter_for(config: SegmenterConfig, oracles: Sequence[str] = ()) -> Segme
     key = f"{config!r} {sorted(oracles)}"
     if key not in _segmenters:
         segmenter = Segmenter(config)
+        supply_labels(segmenter, None)
         segmenter.warm_up()  # so that the first scene's time is not that of threads and tables that are set up lazily
         _segmenters[key] = segmenter
     return _segmenters[key]

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from instseg_ros.evaluation.cases import Case
-from instseg_ros.evaluation.ground_truth import GroundTruth
+from instseg_ros.evaluation.ground_truth import GroundTruth, supply_labels
 from instseg_ros.evaluation.hota import TrackSequence, hota
 from instseg_ros.evaluation.id_switches import IdConsistency
 from instseg_ros.evaluation.instances import ApResult, Predictions, Scan, average_precision
@@ -97,6 +97,7 @@ def _truth_of_map(segmenter: Segmenter, truth: GroundTruth) -> tuple[np.ndarray,
 
 def evaluate_case(segmenter: Segmenter, case: Case, modes: Sequence[str] = ("offline", "online")) -> CaseResult:
     """Run a case in the modes asked for ("offline", "online")."""
+    supply_labels(segmenter, case.truth)
     runs: dict[str, Callable[..., Outcome]] = {"offline": run_offline, "online": run_online}
     return CaseResult(case.name, {mode: runs[mode](segmenter, case) for mode in modes})
 

@@ -1,10 +1,10 @@
 """Ground truth per voxel, and parts of the pipeline replaced by it: which part limits the average precision?"""
 
-__all__ = ["ORACLES", "GroundTruth", "OracleGrouper", "OracleRunner", "install_oracles"]
+__all__ = ["ORACLES", "GroundTruth", "OracleGrouper", "OracleRunner", "install_oracles", "supply_labels"]
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -166,6 +166,14 @@ class OracleGrouper:
 
     def reset(self) -> None:
         """Nothing to forget: every call groups anew."""
+
+
+def supply_labels(segmenter: "Segmenter", truth: GroundTruth | None) -> None:
+    """Give a network that reads true classes (`ModelConfig.label_input`) those of the ground truth; None: no class is known."""
+    runner: Any = segmenter.runner.inner if isinstance(segmenter.runner, OracleRunner) else segmenter.runner
+    unknown = GroundTruth(np.zeros((0, 3), np.int32), np.zeros(0, np.uint8), np.zeros(0, np.int32), segmenter.config.voxel_size_m)
+    known = truth or unknown
+    runner.labels_of = lambda coords: known.lookup(coords)[0]
 
 
 def install_oracles(segmenter: "Segmenter", truth: GroundTruth, parts: Collection[str]) -> None:

@@ -1,16 +1,17 @@
 """Weights files: safetensors with the model's configuration inside; never a pickle."""
 
-__all__ = ["SHIPPED_WEIGHTS", "initialize", "load_weights", "save_weights", "weights_metadata"]
+__all__ = ["SHIPPED_WEIGHTS", "initialize", "load_weights", "save_weights", "settings_over_weights", "weights_metadata"]
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from instseg_ros.config import ModelConfig, from_mapping, to_mapping
+from instseg_ros.config import GroupingConfig, ModelConfig, SegmenterConfig, from_mapping, to_mapping
 from instseg_ros.errors import ConfigError, WeightsError
 from instseg_ros.models.network import InstanceNet
 
@@ -18,6 +19,8 @@ SHIPPED_WEIGHTS = Path(__file__).parent.parent / "weights" / "rooms_5cm.safetens
 """What an empty path stands for: the network trained on simulated rooms at 5 cm."""
 
 FORMAT = "instseg_ros 1"
+
+Config = TypeVar("Config", bound=SegmenterConfig)
 
 
 def save_weights(path: Path | str, net: InstanceNet, metadata: Mapping[str, Any]) -> None:
@@ -60,6 +63,23 @@ def weights_metadata(path: Path | str = "") -> dict[str, Any]:
     if header.get("format") != FORMAT:
         raise WeightsError(f"{found} was not written by this package (format {header.get('format')!r}, expected {FORMAT!r})")
     return {k: v if k == "format" else json.loads(v) for k, v in header.items()}
+
+
+def settings_over_weights(cls: type[Config], build: Callable[[Config | None], Config]) -> Config:
+    """Segmenter settings over those that their weights file brings with it: the grouping of its preset.
+
+    Args:
+        cls: of the settings.
+        build: makes the settings over others (None = the defaults), by changing what the user has given.
+
+    Raises:
+        WeightsError: the weights file named in the settings is missing or not of this package.
+    """
+    first = build(None)
+    brought = weights_metadata(first.weights).get("grouping")
+    if not brought:
+        return first
+    return build(replace(cls(), grouping=from_mapping(GroupingConfig, brought)))
 
 
 def load_weights(path: Path | str = "") -> InstanceNet:

@@ -50,8 +50,16 @@ class ConfigParameters(Generic[T]):
             self._on_change(config, changed)
 
 
-def declare_config(node: Node, cls: type[T], on_change: Callable[[T, list[str]], None]) -> ConfigParameters[T]:
+def declare_config(
+    node: Node, cls: type[T], on_change: Callable[[T, list[str]], None], over: Callable[[type[T], Callable[[T | None], T]], T] | None = None
+) -> ConfigParameters[T]:
     """Declare every setting of a config class as a parameter, with description and range; fixed ones are read-only.
+
+    Args:
+        node: whose parameters they become.
+        cls: the config class.
+        on_change: called with the new config and the names that changed.
+        over: makes the config from a function that builds it over another one, such as `models.weights.settings_over_weights`.
 
     Raises:
         ConfigError: a parameter given at start is unknown or its value is refused; the text says what is allowed.
@@ -60,7 +68,11 @@ def declare_config(node: Node, cls: type[T], on_change: Callable[[T, list[str]],
     known = settings_of(cls)
     _refuse_unknown(overrides, [s.name for s in known])
     given = {s.name: overrides[s.name] for s in known if s.name in overrides}
-    config = from_mapping(cls, given)
+
+    def build(base: T | None) -> T:
+        return from_mapping(cls, given, base)
+
+    config = over(cls, build) if over is not None else build(None)
     values = flatten(config)
     for s in known:
         # The checked value, so that `period:=1` is as good as `period:=1.0`.

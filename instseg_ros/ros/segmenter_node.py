@@ -18,6 +18,7 @@ from std_srvs.srv import SetBool, Trigger
 from instseg_ros.config import SegmenterNodeConfig
 from instseg_ros.errors import InputError
 from instseg_ros.models.network import InstanceNet
+from instseg_ros.models.weights import settings_over_weights
 from instseg_ros.msg import MapUpdate
 from instseg_ros.ros import qos
 from instseg_ros.ros.conversions import time_to_ns, update_from_msg
@@ -48,7 +49,7 @@ class SegmenterNode(Node):
     def __init__(self, net: InstanceNet | None = None, **node_arguments: Any) -> None:
         super().__init__("segmenter", **node_arguments)
         self.monitor = Monitor()
-        self.parameters = declare_config(self, SegmenterNodeConfig, self._on_parameters)
+        self.parameters = declare_config(self, SegmenterNodeConfig, self._on_parameters, settings_over_weights)
         config = self.parameters.config
         self.queue = UpdateQueue(config.input.max_waiting_voxels)
         self.watch = SequenceWatch()

@@ -15,7 +15,6 @@ from instseg_ros.prediction import Prediction
 from instseg_ros.sparse import kernels
 from instseg_ros.sparse.program import compile_network
 
-
 LabelsOf = Callable[[np.ndarray], np.ndarray]
 """Voxels [n, 3] int32 -> their true classes [n], 255 = none: what a network with `label_input` reads."""
 

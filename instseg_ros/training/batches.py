@@ -89,7 +89,7 @@ def make_batch(scenes: Sequence[VoxelScene], config: TrainingConfig, floors_z_m:
     centers = np.stack([np.bincount(member_instance, points[:, k], count) for k in range(3)], 1) / size[:, None]
     offset = (centers[member_instance] - points) * config.model.voxel_size_m
     floors = [0.0] * len(scenes) if floors_z_m is None else floors_z_m
-    features = [input_features(s.colors, s.coords, config.model, z) for s, z in zip(scenes, floors, strict=True)]
+    features = [input_features(s.colors, s.coords, config.model, z, s.class_index) for s, z in zip(scenes, floors, strict=True)]
     return Batch(
         torch.from_numpy(np.concatenate(features)),
         build_tables(coords_all.astype(np.int32), len(config.model.channels)),

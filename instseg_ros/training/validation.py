@@ -9,6 +9,7 @@ import numpy as np
 
 from instseg_ros.config import GroupingConfig, SegmenterConfig
 from instseg_ros.datasets.scenes import VoxelScene, load_scene
+from instseg_ros.evaluation.ground_truth import GroundTruth, supply_labels
 from instseg_ros.evaluation.instances import Predictions, Scan, average_precision, default_min_region
 from instseg_ros.labels import IGNORE
 from instseg_ros.mapping.update import MapUpdate
@@ -36,6 +37,7 @@ def validate(net: InstanceNet, files: Sequence[Path], grouping: GroupingConfig |
     scans, right, known = [], 0, 0
     for file in files:
         scene = load_scene(file)
+        supply_labels(segmenter, GroundTruth.of(scene.coords, scene.class_index, scene.instance, scene.voxel_size_m))
         cloud = segment_scene(segmenter, scene)
         found = list(segmenter.tracker.instances.values())
         ids, classes = np.array([i.id for i in found]), np.array([i.class_index for i in found])

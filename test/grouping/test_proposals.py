@@ -2,7 +2,17 @@
 
 import numpy as np
 import pytest
-from grouping_scenes import CHAIR, TABLE, VOXEL_M, assert_apart, assert_touched_only_equals_everything, box, component, group, random_prediction
+from grouping_scenes import (
+    CHAIR,
+    TABLE,
+    VOXEL_M,
+    assert_apart,
+    assert_touched_only_equals_everything,
+    box,
+    component,
+    group,
+    random_prediction,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

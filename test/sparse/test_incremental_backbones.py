@@ -10,8 +10,8 @@ from test_program import random_update, small_net
 from instseg_ros.mapping.voxel_map import VoxelMap
 from instseg_ros.sparse.incremental import IncrementalNetwork
 from instseg_ros.sparse.neighborhood import DilatedTable, NearestTable, dilated_rows, nearest_rows
-from instseg_ros.sparse.residency import reach_voxels
 from instseg_ros.sparse.program import compile_network
+from instseg_ros.sparse.residency import reach_voxels
 
 NETWORKS = [
     {"backbone": "residual_unet", "encoder_blocks": (1, 2)},
