@@ -4,6 +4,7 @@ __all__ = ["LabelledPoints", "ScanPoints", "level_by_floor", "load_scan_points",
 
 import json
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,17 @@ class ScanPoints:
     instance: np.ndarray
     """[P] int32, -1 = none."""
     label_names: dict[int, str]
+
+    def class_of(self, names: Sequence[str]) -> np.ndarray:
+        """[P] uint8: the index into `names` of each point's label, 255 for labels of other names: the truth of an evaluation that
+        counts by the data set's own classes."""
+        table = {number: names.index(name) for number, name in self.label_names.items() if name in names}
+        numbers = np.array(sorted(table), np.int64)
+        place = np.minimum(np.searchsorted(numbers, self.label), max(len(numbers) - 1, 0))
+        if not len(numbers):
+            return np.full(len(self.label), IGNORE, np.uint8)
+        found = np.array([table[n] for n in numbers.tolist()], np.uint8)[place]
+        return np.where(numbers[place] == self.label, found, IGNORE).astype(np.uint8)
 
 
 def to_scene(scan: LabelledPoints, voxel_size_m: float) -> tuple[VoxelScene, ScanPoints]:

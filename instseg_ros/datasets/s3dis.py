@@ -1,6 +1,6 @@
 """S3DIS (Armeni et al. 2016): rooms of the Stanford 3D Indoor Spaces, version 1.2, aligned."""
 
-__all__ = ["S3DIS_CLASSES", "S3DIS_NAMES", "find_s3dis", "read_s3dis"]
+__all__ = ["S3DIS_NAMES", "S3DIS_TO_CLASS", "find_s3dis", "read_s3dis"]
 
 import re
 from pathlib import Path
@@ -17,7 +17,7 @@ S3DIS_NAMES = (
     "ceiling", "floor", "wall", "beam", "column", "window", "door", "table", "chair", "sofa", "bookcase", "board", "clutter",
 )
 """The 13 classes of the data set; the index into this tuple is `LabelledPoints.label`."""
-S3DIS_CLASSES = {
+S3DIS_TO_CLASS = {
     "ceiling": class_index("wall"), "floor": class_index("floor"), "wall": class_index("wall"), "beam": class_index("wall"),
     "column": class_index("wall"), "window": class_index("window"), "door": class_index("door"), "table": class_index("table"),
     "chair": class_index("chair"), "sofa": class_index("sofa"), "bookcase": class_index("bookshelf"), "board": IGNORE, "clutter": IGNORE,
@@ -47,7 +47,7 @@ def read_s3dis(room: Path | str) -> LabelledPoints:
 
     Every object is an instance, those of ceiling, floor, walls and clutter too. Names beyond the 13 ("stairs") count as clutter, as
     is usual. Lines that are damaged are left out and named in `metadata["damaged_lines"]`: the release has one with a control
-    character in Area_5/hallway_6/Annotations/ceiling_1.txt, and one in Area_3/hallway_2.
+    character within a number, line 180389 of Area_5/hallway_6/Annotations/ceiling_1.txt.
 
     Args:
         room: the folder of the room; its name and that of its area become the name of the scan: `Area_5_hallway_6`.
@@ -69,7 +69,7 @@ def read_s3dis(room: Path | str) -> LabelledPoints:
     values = np.concatenate(parts)
     owner = np.repeat(np.arange(len(parts)), [len(p) for p in parts]).astype(np.int32)
     label = np.array(labels, np.int32)[owner]
-    classes = np.array([S3DIS_CLASSES[name] for name in S3DIS_NAMES], np.uint8)[label]
+    classes = np.array([S3DIS_TO_CLASS[name] for name in S3DIS_NAMES], np.uint8)[label]
     metadata: dict[str, Any] = {
         "dataset": "s3dis", "area": room.resolve().parent.name, "label_names": list(S3DIS_NAMES), "objects": [f.stem for f in files],
         "damaged_lines": damaged,

@@ -16,6 +16,8 @@ from instseg_ros.labels import nyu40_to_class
 CURE = "download the scene again: ID.ply and ID.xml in a folder named ID, as SceneNN's repository lays them out"
 MAX_XML_BYTES = 64 << 20
 _GREY = 160
+PROP = NYU40_NAMES.index("otherprop")
+"""SceneNN calls this class prop."""
 _AXES = {"x": (1, 0, 0), "y": (0, 1, 0), "z": (0, 0, 1), "-x": (-1, 0, 0), "-y": (0, -1, 0), "-z": (0, 0, -1)}
 
 
@@ -62,7 +64,7 @@ def read_scenenn(mesh: Path | str, up: str = "y") -> LabelledPoints:
     colors = ply.colors()
     return LabelledPoints(
         mesh.stem, points_m @ R_level_mesh.T, np.full((len(raw), 3), _GREY, np.uint8) if colors is None else colors,
-        nyu40_to_class(nyu40), instance, nyu40, dict(enumerate(NYU40_NAMES)), ply.faces,
+        nyu40_to_class(nyu40), instance, nyu40, {**dict(enumerate(NYU40_NAMES)), PROP: "prop"}, ply.faces,
         {"dataset": "scenenn", "texts": [texts[i] for i in ids.tolist()], "rotation": R_level_mesh.tolist()},
     )
 

@@ -7,6 +7,7 @@ from raw_writers import LFS_POINTER
 from instseg_ros.datasets.labelled_points import to_scene
 from instseg_ros.datasets.s3dis import S3DIS_NAMES, find_s3dis, read_s3dis
 from instseg_ros.errors import DataError
+from instseg_ros.evaluation.s3dis import S3DIS_CLASSES
 from instseg_ros.labels import CLASS_NAMES, IGNORE
 
 
@@ -49,7 +50,7 @@ def test_a_room_keeps_its_thirteen_classes_and_gets_ours(tmp_path):
     assert points.instance.max() == 6 and points.label_names[7] == "table"  # everything, on the points
 
 
-@pytest.mark.parametrize("damage", ["22.3 6.1\x1069 0.03 12 13 14", "19.302 -9.1\x0060 1.785 146 137 106", "1.0 2.0 3.0 4 5 6 7", "1 2 3"])
+@pytest.mark.parametrize("damage", ["-22.556 6.17 3.05 103.0\x100000 96.000000 89.000000", "19.302 -9.1\x0060 1.785 146 137 106", "1.0 2.0 3.0 4 5 6 7", "1 2 3"])
 def test_a_damaged_line_is_left_out_and_named(tmp_path, damage):
     written = write_room(tmp_path / "Area_5", "hallway_6", OBJECTS)
     path = tmp_path / "Area_5" / "hallway_6" / "Annotations" / "chair_1.txt"
@@ -65,13 +66,19 @@ def test_files_of_something_else_are_refused(tmp_path):
     write_room(tmp_path / "Area_1", "office_2", OBJECTS)
     room = tmp_path / "Area_1" / "office_2"
     path = room / "Annotations" / "chair_1.txt"
-    for content, message in (("word\n" * 50, "is damaged"), ("1 2 3\n" * 5, "numbers"), (LFS_POINTER, "git lfs pull"), ("", "empty"), ("nan " * 6, "finite")):
+    for content, message in (
+        ("word\n" * 50, "is damaged"), ("1 2 3\n" * 5, "numbers"), (LFS_POINTER, "git lfs pull"), ("", "empty"), ("nan " * 6, "finite"),
+    ):
         path.write_text(content)
         with pytest.raises(DataError, match=message):
             read_s3dis(room)
     (tmp_path / "Area_1" / "void" / "Annotations").mkdir(parents=True)
     with pytest.raises(DataError, match="holds no"):
         read_s3dis(tmp_path / "Area_1" / "void")
+
+
+def test_names_are_those_that_are_evaluated():
+    assert S3DIS_NAMES == S3DIS_CLASSES
 
 
 def test_rooms_are_found_from_every_level(tmp_path):

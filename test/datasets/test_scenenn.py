@@ -7,6 +7,7 @@ from raw_writers import LFS_POINTER, join, patch, write_ply
 from instseg_ros.datasets.labelled_points import to_scene
 from instseg_ros.datasets.scenenn import find_scenenn, read_scenenn
 from instseg_ros.errors import DataError
+from instseg_ros.evaluation.scenenn import SCENENN_CLASSES
 from instseg_ros.labels import CLASS_NAMES, IGNORE
 
 XML = """<?xml version="1.0" encoding="UTF-8"?>
@@ -51,6 +52,7 @@ def test_a_scene_is_labelled_and_turned_upright(tmp_path, y_up):
     scene, points = to_scene(scan, 0.05)
     scene.validate()
     assert len(np.unique(scene.instance)) == 3  # none, stool, fridge
+    assert set(points.class_of(SCENENN_CLASSES)[raw == 77].tolist()) == {SCENENN_CLASSES.index("prop")}
     assert (scene.class_index[points.voxel_of_point[raw == 300]] == CLASS_NAMES.index("chair")).all()
 
 

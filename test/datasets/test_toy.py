@@ -7,7 +7,8 @@ from instseg_ros.cli import main
 from instseg_ros.datasets import toy
 from instseg_ros.datasets.scenes import load_scene
 from instseg_ros.errors import DataError
-from instseg_ros.evaluation.toy import components_of_classes, connected_components_ap, toy_ap50
+from instseg_ros.evaluation.baselines import connected_components
+from instseg_ros.evaluation.toy import connected_components_ap, toy_ap50
 
 
 def test_a_scene_is_valid_and_the_same_for_the_same_seed():
@@ -55,11 +56,34 @@ def test_an_object_put_against_another_touches_it_without_overlap(seed):
 def test_separated_cuboids_share_no_neighbouring_voxels():
     for seed in range(5):
         scene = toy.make_toy_scene([9, seed])
-        component, owner = components_of_classes(scene.coords, scene.class_index, toy.TOY_CLASSES)
+        component, owner = _components(scene)
         for number, name in enumerate(scene.metadata["objects"]):
             parts = np.unique(component[scene.instance == number])
             assert (owner[parts] == toy.class_index(name)).all()
             assert len(parts) == 1  # no object falls apart
+
+
+def test_objects_of_a_class_that_stand_apart_are_components_of_their_own():
+    rng = np.random.default_rng(0)
+    apart = 0
+    for number in range(8):
+        cuboids = []
+        for shape in rng.integers(5, size=8).tolist():
+            cuboid = toy._place(shape, cuboids, np.array([3.0, 3.0]), rng)
+            cuboids += [] if cuboid is None else [cuboid]
+        points, owner = toy._surface(cuboids, np.array([3.0, 3.0]), 0.05)
+        voxels = [set(map(tuple, np.floor(points[owner == k] / 0.05).astype(int).tolist())) for k in range(len(cuboids))]
+        for a in range(len(cuboids)):
+            grown = {(x + i, y + j, z + k) for x, y, z in voxels[a] for i in (-1, 0, 1) for j in (-1, 0, 1) for k in (-1, 0, 1)}
+            for b in range(a):
+                gap = toy._separation(cuboids[a], cuboids[b])
+                assert gap > toy.GAP_M - 1e-9 or abs(gap) < 1e-9
+                if gap > 1e-9:
+                    assert not grown & voxels[b], (number, a, b)
+                    apart += 1
+                else:
+                    assert grown & voxels[b], (number, a, b)
+    assert apart > 50
 
 
 def test_connected_components_are_near_the_papers_baseline():
@@ -72,8 +96,15 @@ def test_connected_components_are_near_the_papers_baseline():
 
 
 def _no_two_touch(scene) -> bool:
-    component, _ = components_of_classes(scene.coords, scene.class_index, toy.TOY_CLASSES)
-    return int(component.max()) + 1 == len(scene.metadata["objects"])
+    return len(_components(scene)[1]) == len(scene.metadata["objects"])
+
+
+def _components(scene):
+    """Component per voxel, -1 = plane, and the class of each."""
+    found = connected_components(scene.coords, scene.class_index, np.ones(len(scene)))
+    component = np.full(len(scene), -1)
+    component[found.members] = found.owner
+    return component, found.class_index
 
 
 def test_command_writes_three_splits_with_different_scenes(tmp_path, capsys):

@@ -72,6 +72,12 @@ def test_large_faces_of_a_mesh_leave_no_holes():
     scene.validate()
 
 
+def test_labels_by_the_names_of_an_evaluation():
+    _, points = to_scene(_scan([[0, 0, 0], [1, 1, 1], [2, 2, 2]], [4, 1, 7], [0, 1, 2]), 0.05)
+    assert points.class_of(("table", "floor", "chair")).tolist() == [2, 1, 255]
+    assert points.class_of(("table",)).tolist() == [255, 255, 255]
+
+
 def test_points_of_a_scan_come_back_from_their_file(tmp_path):
     _, points = to_scene(_scan([[0, 0, 0], [1, 1, 1]], [4, 4], [0, 1]), 0.05)
     save_scan_points(tmp_path / "a" / "s.npz", points)
