@@ -50,7 +50,10 @@ def test_a_room_keeps_its_thirteen_classes_and_gets_ours(tmp_path):
     assert points.instance.max() == 6 and points.label_names[7] == "table"  # everything, on the points
 
 
-@pytest.mark.parametrize("damage", ["-22.556 6.17 3.05 103.0\x100000 96.000000 89.000000", "19.302 -9.1\x0060 1.785 146 137 106", "1.0 2.0 3.0 4 5 6 7", "1 2 3"])
+@pytest.mark.parametrize(
+    "damage",
+    ["-22.556 6.17 3.05 103.0\x100000 96.000000 89.000000", "19.302 -9.1\x0060 1.785 146 137 106", "1.0 2.0 3.0 4 5 6 7", "1 2 3"],
+)
 def test_a_damaged_line_is_left_out_and_named(tmp_path, damage):
     written = write_room(tmp_path / "Area_5", "hallway_6", OBJECTS)
     path = tmp_path / "Area_5" / "hallway_6" / "Annotations" / "chair_1.txt"
