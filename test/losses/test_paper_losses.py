@@ -2,7 +2,6 @@
 
 import math
 
-import numpy as np
 import pytest
 import torch
 
@@ -12,7 +11,7 @@ from instseg_ros.losses.averages import instance_means
 from instseg_ros.losses.covariance import covariance_loss
 from instseg_ros.losses.direction import direction_loss
 from instseg_ros.losses.discriminative import pull_loss, push_loss, regularization_loss
-from instseg_ros.losses.occupancy import instance_occupancy, occupancy_error, occupancy_loss
+from instseg_ros.losses.occupancy import occupancy_loss
 from instseg_ros.losses.offset import spatial_loss
 from instseg_ros.losses.structure import structure_pull_loss, structure_push_loss
 
@@ -185,14 +184,6 @@ def test_occupancy_is_occuseg_eq_10():
     assert occupancy_loss(torch.log(SIZE)[INSTANCE], INSTANCE, SIZE).item() == 0.0
     assert occupancy_loss(torch.log(3.0 * SIZE)[INSTANCE], INSTANCE, SIZE, 3.0 * SIZE).item() == 0.0
     assert gradcheck(lambda x: occupancy_loss(x, INSTANCE, SIZE), o)
-
-
-def test_occupancy_error_is_occuseg_eq_11():
-    o = draw(13, 15, 1).numpy()
-    expected = [abs(n - math.exp(mean([float(x) for x in members(torch.from_numpy(o), c)]))) / n for c, n in enumerate(SIZE.tolist())]
-    got = occupancy_error(instance_occupancy(o, INSTANCE.numpy(), 6), SIZE.numpy())
-    assert np.allclose(got, expected)
-    assert np.isnan(instance_occupancy(o, INSTANCE.numpy(), 7)[6])
 
 
 # covariance ----------------------------------------------------------------------------------------------------------
