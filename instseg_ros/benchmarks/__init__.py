@@ -5,6 +5,7 @@ __all__ = ["BENCHMARKS"]
 BENCHMARKS = {
     "ablations": "presets of the four papers with and without each of their ideas, trained and judged on the same scenes",
     "conv": "one sparse convolution and the whole U-Net against other libraries, 20 k to 1 M voxels",
+    "grouping": "regrouping touched components against grouping the whole map, every grouper",
     "incremental": "cost and error of the incremental network against full passes",
     "online": "time per update and stage over the sequence of a single room",
 }

@@ -25,7 +25,7 @@ def run(args: argparse.Namespace) -> int:
     """Run the benchmark, print its figures, write the report."""
     figures, rows = args.run_benchmark(args)
     for name, value in figures.items():
-        print(f"{name:<36}{format(value, '.4g') if isinstance(value, float) else value}")
+        print(f"{name:<44} {format(value, '.4g') if isinstance(value, float) else value}")
     if args.json:
         write_report(args.json, figures, rows)
         print(f"written: {args.json}")

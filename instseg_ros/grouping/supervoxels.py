@@ -25,10 +25,8 @@ def supervoxels(component: Component, config: GroupingConfig) -> np.ndarray:
         [n] int64 supervoxel per voxel, from 0 in the order of their first voxels.
     """
     coords = component.coords
-    source, target = near_pairs(coords, _NORMAL_REACH)
-    normal = normals(coords, source, target)
-    touch = np.abs(coords[source] - coords[target]).max(axis=1) == 1
-    source, target = source[touch], target[touch]
+    normal = normals(coords, *near_pairs(coords, _NORMAL_REACH))
+    source, target = near_pairs(coords, 1)
     weight = edge_weights(normal, component.colors, source, target, config.supervoxel_color)
     order = np.argsort(weight, kind="stable")
     first = kernels.graph_segments(
@@ -42,9 +40,10 @@ def edge_weights(normal: np.ndarray, colors: np.ndarray, source: np.ndarray, tar
 
     The sign of a normal means nothing here, as it comes of no viewpoint.
     """
-    bend = 1.0 - np.abs((normal[source] * normal[target]).sum(axis=1))
+    bend = 1.0 - np.abs(np.einsum("pi,pi->p", normal[source], normal[target]))
     shade = np.asarray(colors, np.float64) / (255.0 * np.sqrt(3.0))
-    return np.maximum(bend, 0.0) + color_weight * np.sqrt(((shade[source] - shade[target]) ** 2).sum(axis=1))
+    gap = shade[source] - shade[target]
+    return np.maximum(bend, 0.0) + color_weight * np.sqrt(np.einsum("pi,pi->p", gap, gap))
 
 
 def normals(coords: np.ndarray, source: np.ndarray, target: np.ndarray) -> np.ndarray:
