@@ -1,6 +1,6 @@
 """What a grouper is: a function that splits one connected component into instances, and the heads it reads."""
 
-__all__ = ["FOREGROUND", "Component", "Splitter", "check_heads"]
+__all__ = ["FOREGROUND", "PRESETS_WITH", "Component", "Splitter", "check_heads"]
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -51,7 +51,7 @@ Splitter = Callable[[Component, GroupingConfig], tuple[np.ndarray, np.ndarray]]
 The result may depend on nothing but these two: that is what makes regrouping the touched components the same as grouping all.
 """
 
-_PRESETS = {
+PRESETS_WITH = {
     "embedding": ("rooms", "mtml", "occuseg", "ssen", "structure_gcn"),
     "offset": ("rooms", "occuseg"),
     "direction": ("mtml",),
@@ -75,7 +75,7 @@ def check_heads(method: str, needed: Iterable[str], prediction: Prediction) -> N
     for choice in needed:
         heads = choice.split("|")
         if all(getattr(prediction, head) is None for head in heads):
-            presets = sorted({preset for head in heads for preset in _PRESETS[head]})
+            presets = sorted({preset for head in heads for preset in PRESETS_WITH[head]})
             raise ConfigError(
                 f"grouping.method = {method!r} reads the head {' or '.join(heads)}, which this network does not have: use weights of "
                 f"the preset {' or '.join(presets)}, or choose another grouping.method, or settings without that head"

@@ -1,7 +1,10 @@
 """Grouping: regrouping what was touched equals grouping everything, and made-up scenes come apart where they should."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import yaml
 from grouping_scenes import (
     CHAIR,
     TABLE,
@@ -18,11 +21,14 @@ from grouping_scenes import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from instseg_ros.config import GroupingConfig, Setting, settings_of
+from instseg_ros.config import GroupingConfig, ModelConfig, Setting, settings_of
 from instseg_ros.errors import ConfigError
 from instseg_ros.grouping.components import canonical_keys
 from instseg_ros.grouping.grouper import SPLITTERS, Grouper, merge_small
+from instseg_ros.grouping.splitter import PRESETS_WITH
 from instseg_ros.prediction import Prediction
+
+PRESETS = Path(__file__).parents[2] / "config" / "presets"
 
 
 @settings(max_examples=50, deadline=None)
@@ -173,6 +179,15 @@ def test_what_is_not_read_need_not_be_there(settings_: GroupingConfig, heads: tu
         perfect(prediction, mine, part, CHAIR, number)
     fewer = Prediction(**{name: values for name, values in prediction.items() if name in ("semantic", *heads)})
     assert len(Grouper(settings_).regroup(voxel_map, fewer, voxel_map.live_slots(), delta).segments) == 2
+
+
+def test_the_presets_that_errors_name_have_the_head() -> None:
+    for head, presets in PRESETS_WITH.items():
+        for preset in presets:
+            file = PRESETS / f"{preset}.yaml"
+            model = yaml.safe_load(file.read_text()).get("model", {}) if file.is_file() else {}
+            assert not file.is_file() or head in model.get("heads", ModelConfig().heads), (preset, head)
+    assert (PRESETS / "rooms.yaml").is_file()
 
 
 def test_both_scales_zero_are_refused() -> None:
