@@ -14,6 +14,7 @@ import numpy as np
 
 from instseg_ros.config import SegmenterConfig, add_setting_arguments, load_yaml, settings_from_arguments
 from instseg_ros.datasets.simulate import SEEDS_PER_RUN
+from instseg_ros.datasets.toy import TOY_CLASSES
 from instseg_ros.errors import ConfigError
 from instseg_ros.evaluation.baselines import BASELINES
 from instseg_ros.evaluation.comparison import comparison_markdown, save_comparison_plot, summarise_entries
@@ -61,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--oracle", action="append", default=[], choices=ORACLES,
         help="replace this part by ground truth, to find what limits the result (can be given more than once)")
     parser.add_argument(
-        "--classes", help="class names to evaluate, with commas (default: those the weights were trained on; toy, scenes: those there)")
+        "--classes", help="class names to evaluate, with commas (default: those the weights were trained on; toy: its five; scenes: those there)")
     parser.add_argument(
         "--min-region", type=int, help="smallest instance that counts, voxels (default: 16 at 5 cm, see docs/evaluation.md)")
     parser.add_argument("--hota", action="store_true", help="online runs: HOTA too, by the TrackEval library")
@@ -127,8 +128,15 @@ def _modes(args: argparse.Namespace) -> tuple[str, ...]:
     return ("offline",) if args.offline else ("online",) if args.online else ("offline", "online")
 
 
+def _classes(args: argparse.Namespace, weights: str) -> tuple[int, ...] | None:
+    """Classes to evaluate; None = those that the scenes turn out to have."""
+    if args.what == "toy" and not args.classes:
+        return TOY_CLASSES
+    return None if args.what == "scenes" and not args.classes else evaluated_classes(args.classes, weights)
+
+
 def _evaluate(args: argparse.Namespace, config: SegmenterConfig, sources: Sequence[CaseSource]) -> None:
-    classes = None if args.what in ("toy", "scenes") and not args.classes else evaluated_classes(args.classes, config.weights)
+    classes = _classes(args, config.weights)
     jobs = [Job(source, config, _modes(args), tuple(args.oracle)) for source in sources]
     results: list[CaseResult] = []
     for result in _progress(run_tasks(run_job, jobs, args.jobs, args.ray), len(jobs), args.what):
@@ -152,9 +160,7 @@ def _compare(args: argparse.Namespace, config: SegmenterConfig, sources: Sequenc
     if args.oracle or args.plots:
         raise ConfigError("--oracle and --plots are for one segmenter: with --compare, write --entry NAME=WEIGHTS,oracle=PART, and see --out")
     entries = _entries(args, config)
-    classes = None
-    if args.classes or args.what not in ("toy", "scenes"):
-        classes = evaluated_classes(args.classes, next(e.config for e in entries if isinstance(e, SegmenterEntry)).weights)
+    classes = _classes(args, next(e.config for e in entries if isinstance(e, SegmenterEntry)).weights)
     jobs = [ComparisonJob(source, entries, _modes(args)) for source in sources]
     found: list[tuple[str, dict[str, dict[str, Score]]]] = []
     found += _progress(run_tasks(run_job, jobs, args.jobs, args.ray), len(jobs), args.what)

@@ -1,8 +1,8 @@
 """What any method must beat: the classes alone, taken as instances or cut into connected components (MTML Tables 1 and 3)."""
 
-__all__ = ["BASELINES", "connected_components", "segmentation_as_instances"]
+__all__ = ["BASELINES", "components_of_classes", "connected_components", "segmentation_as_instances"]
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -10,6 +10,8 @@ from instseg_ros.errors import InputError
 from instseg_ros.evaluation.instances import Predictions
 from instseg_ros.grouping.components import canonical_keys, connect
 from instseg_ros.labels import BACKGROUND, NUM_CLASSES
+
+_FOREGROUND = tuple(c for c in range(NUM_CLASSES) if c not in BACKGROUND)
 
 
 def segmentation_as_instances(coords: np.ndarray, class_index: np.ndarray, probability: np.ndarray) -> Predictions:
@@ -24,7 +26,7 @@ def segmentation_as_instances(coords: np.ndarray, class_index: np.ndarray, proba
         InputError: arrays of different length.
     """
     _check(coords, class_index, probability)
-    foreground = np.flatnonzero(_is_foreground(class_index))
+    foreground = np.flatnonzero(np.isin(class_index, _FOREGROUND))
     return _predictions(np.asarray(class_index, np.int64)[foreground], foreground, class_index, probability)
 
 
@@ -39,16 +41,37 @@ def connected_components(coords: np.ndarray, class_index: np.ndarray, probabilit
         InputError: arrays of different length.
     """
     _check(coords, class_index, probability)
+    component, _ = components_of_classes(coords, class_index, _FOREGROUND, reach)
+    foreground = np.flatnonzero(component >= 0)
+    return _predictions(component[foreground], foreground, class_index, probability)
+
+
+def components_of_classes(
+    coords: np.ndarray, class_index: np.ndarray, classes: Sequence[int], reach: int = 1,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Connected components of the voxels of each class.
+
+    Args:
+        coords: [N, 3] int32, unique.
+        class_index: [N].
+        classes: whose voxels form components.
+        reach: voxels up to this far apart (Chebyshev) are linked; 1 = 26-connectivity.
+
+    Returns:
+        Component per voxel [N] int32 (-1 = of another class), and the class of each component.
+    """
+    component = np.full(len(coords), -1, np.int32)
+    owner: list[int] = []
     keys = canonical_keys(coords)
-    foreground = np.flatnonzero(_is_foreground(class_index))
-    foreground = foreground[np.argsort(keys[foreground])]
-    component = np.zeros(len(foreground), np.int64)
-    count = 0
-    for c in np.unique(np.asarray(class_index)[foreground]):
-        mine = np.flatnonzero(np.asarray(class_index)[foreground] == c)
-        component[mine] = connect(keys[foreground[mine]], reach) + count
-        count = int(component[mine].max()) + 1
-    return _predictions(component, foreground, class_index, probability)
+    for c in classes:
+        rows = np.flatnonzero(np.asarray(class_index) == c)
+        if not len(rows):
+            continue
+        rows = rows[np.argsort(keys[rows])]
+        label = connect(keys[rows], reach)
+        component[rows] = label + len(owner)
+        owner += [c] * (int(label.max()) + 1)
+    return component, np.array(owner, np.uint8)
 
 
 BASELINES: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], Predictions]] = {
@@ -56,10 +79,6 @@ BASELINES: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], Predictions]
     "connected_components": connected_components,
 }
 """By the name that `instseg evaluate --compare` gives them."""
-
-
-def _is_foreground(class_index: np.ndarray) -> np.ndarray:
-    return (np.asarray(class_index) < NUM_CLASSES) & ~np.isin(class_index, BACKGROUND)
 
 
 def _check(coords: np.ndarray, class_index: np.ndarray, probability: np.ndarray) -> None:

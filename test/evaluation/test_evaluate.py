@@ -145,6 +145,24 @@ def test_online_sees_the_final_map_and_follows_ids(oracle_segmenter):
     assert online.consistency.instance_updates > 5 and online.consistency.switches == 0
 
 
+def test_oracles_of_direction_and_occupancy_are_the_true_ones():
+    torch.manual_seed(0)
+    net = InstanceNet(ModelConfig(channels=(8, 8), heads=("semantic", "embedding", "offset", "direction", "occupancy"))).eval()
+    segmenter, case = Segmenter(SegmenterConfig(device="cpu", threads=1), net), toy_case()
+    install_oracles(segmenter, case.truth, ["direction", "occupancy"])
+    outcome = run_offline(segmenter, case)
+    live = segmenter.map.live_slots()
+    instance, prediction = outcome.scan.instance, segmenter.runner.prediction.take(live)
+    points_m = segmenter.map.centers_m(live)
+    for number, voxels in ((0, 96), (2, 192)):
+        mine = instance == number
+        to_center = points_m[mine].mean(0) - points_m[mine]
+        expected = to_center / np.linalg.norm(to_center, axis=1, keepdims=True)
+        np.testing.assert_allclose(prediction.direction[mine], expected, atol=1e-4)
+        np.testing.assert_allclose(prediction.occupancy[mine], np.log(voxels), rtol=1e-6)
+    assert outcome.occupancy_errors == pytest.approx([0, 0, 0], abs=1e-5)
+
+
 def test_unknown_oracles_are_refused(oracle_segmenter):
     with pytest.raises(ConfigError, match="there is one for semantic"):
         install_oracles(oracle_segmenter, toy_case().truth, ["magic"])
