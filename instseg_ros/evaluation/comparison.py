@@ -134,10 +134,11 @@ def save_comparison_plot(path: Path | str, title: str, rows: Sequence[Mapping[st
         2, 1, figsize=(max(7.0, 1.1 * len(labels) + 2, 1.7 * len(names) + 1), 4.2 + 0.42 * len(names)), height_ratios=(3.2, 0.4 * len(names) + 0.6))
     width = 0.26
     for k, key in enumerate(("ap", "ap50", "ap25")):
-        heights = [row[key] or 0.0 for row in entries]
+        heights = [row.get(key) or 0.0 for row in entries]
         drawn = bars.bar(np.arange(len(names)) + (k - 1) * width, heights, width, label=MEASURES[key])
-        bars.bar_label(drawn, [_cell(row[key]) for row in entries], fontsize=7)
-    bars.set_xticks(range(len(names)), [f"{row['entry']}\n{row['seconds_per_scene']:.2g} s/scene" for row in entries], fontsize=8)
+        bars.bar_label(drawn, [_cell(row.get(key)) for row in entries], fontsize=7)
+    seconds = ["" if row.get("seconds_per_scene") is None else f"\n{row['seconds_per_scene']:.2g} s/scene" for row in entries]
+    bars.set_xticks(range(len(names)), [name + time for name, time in zip(names, seconds, strict=True)], fontsize=8)
     bars.set(ylim=(0, 1.2), title=title)
     bars.legend(loc="upper center", ncols=3, fontsize=8)
     table = np.array([[np.nan if (v := value.get((label, n))) is None else v for label in labels] for n in names], float)

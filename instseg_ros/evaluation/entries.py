@@ -71,6 +71,7 @@ class SegmenterEntry:
         segmenter = segmenter_for(self.config, self.oracles)
         install_oracles(segmenter, case.truth, self.oracles)
         result = evaluate_case(segmenter, case, modes)
+        segmenter.reset()  # the next entry's segmenter may need the memory
         return {mode: Score.of(outcome, mode == "online") for mode, outcome in result.outcomes.items()}
 
 
@@ -103,7 +104,10 @@ class BaselineEntry:
             semantic = segmenter.runner.prediction.semantic[segmenter.map.lookup(coords)]
             classes, probability = semantic.argmax(1).astype(np.uint8), semantic.max(1)
         predictions = BASELINES[self.kind](coords, classes, probability)
-        return {"offline": Score(Scan(truth, instance, predictions), time.perf_counter() - start)}
+        seconds = time.perf_counter() - start
+        if self.config is not None:
+            segmenter.reset()
+        return {"offline": Score(Scan(truth, instance, predictions), seconds)}
 
 
 def parse_entry(text: str, base: SegmenterConfig) -> SegmenterEntry:

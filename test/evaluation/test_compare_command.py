@@ -13,6 +13,7 @@ from instseg_ros import cli
 from instseg_ros.config import ModelConfig, SegmenterConfig
 from instseg_ros.datasets.scenes import VoxelScene, save_scene
 from instseg_ros.errors import ConfigError, DataError, MissingDependencyError
+from instseg_ros.evaluation.comparison import comparison_markdown, save_comparison_plot
 from instseg_ros.evaluation.distribute import run_tasks
 from instseg_ros.evaluation.entries import BaselineEntry, SegmenterEntry, parse_entry
 from instseg_ros.evaluation.jobs import ComparisonJob, run_job
@@ -103,6 +104,20 @@ def test_one_segmenter_on_scenes(tmp_path, toy, weights, capsys):
     status, found = evaluate(tmp_path, "toy", toy, "--weights", weights, "--oracle", "semantic", "--oracle", "grouping", "--count", 1)
     assert status == 0 and found["figures"]["toy_ap50"] == 1.0 and found["figures"]["toy_scenes"] == 1
     assert "chair" in capsys.readouterr().out
+
+
+def test_tables_of_any_rows(tmp_path):
+    """What other tables (ablations) are made of: entries with some of the measures, classes with AP50."""
+    rows = [
+        {"row": "entry", "entry": "p = 1", "mode": "offline", "ap50": 0.5, "assa": None},
+        {"row": "class", "entry": "p = 1", "mode": "offline", "class": "bed", "ap50": None},
+        {"row": "class", "entry": "p = 1", "mode": "offline", "class": "chair", "ap50": 0.25},
+    ]
+    text = comparison_markdown("Sizes", rows)
+    assert text.splitlines()[2:5] == ["| offline | AP50 |", "| --- | ---: |", "| p = 1 | 0.500 |"]
+    assert "| chair | 0.250 |" in text and "bed" not in text
+    save_comparison_plot(tmp_path / "a.png", "Sizes", rows)
+    assert (tmp_path / "a.png").read_bytes()[:4] == b"\x89PNG"
 
 
 def test_refusals_name_the_cure(tmp_path, toy, weights, capsys):
