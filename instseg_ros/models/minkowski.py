@@ -20,6 +20,7 @@ from instseg_ros.errors import InputError, require
 from instseg_ros.models.network import InstanceNet
 from instseg_ros.sparse.foreign import run_foreign, shifted
 from instseg_ros.sparse.program import Layer, Program, compile_network
+from instseg_ros.sparse.pyramid import build_tables
 
 INSTALL = "make test-minkowski builds it from its source on PyPI, which takes a quarter of an hour"
 _MOVED = ("Callable", "Iterable", "Iterator", "Mapping", "MutableMapping", "MutableSequence", "Sequence", "Set", "Sized")
@@ -44,19 +45,20 @@ def minkowski_weight(weight: Tensor) -> Tensor:
     return cube.permute(2, 1, 0, 3, 4).reshape(weight.shape).contiguous()
 
 
-def minkowski_conv(table: str, weight: Tensor) -> torch.nn.Module:
+def minkowski_conv(table: str, weight: Tensor, dilation: int = 1) -> torch.nn.Module:
     """MinkowskiEngine's layer for one of ours, without bias.
 
     Args:
-        table: `neighbors` (3x3x3), `children` (2x2x2, stride 2) or `up` (transposed, 2x2x2, stride 2).
-        weight: [27 or 8, Cin, Cout] in our order of taps.
+        table: `neighbors` (3x3x3), `self` (1x1x1), `children` (2x2x2, stride 2) or `up` (transposed, 2x2x2, stride 2).
+        weight: [27, 1 or 8, Cin, Cout] in our order of taps.
+        dilation: of a 3x3x3 layer.
     """
     engine = load_minkowski()
     kind = engine.MinkowskiConvolutionTranspose if table == "up" else engine.MinkowskiConvolution
-    size, stride = (3, 1) if table == "neighbors" else (2, 2)
-    module = kind(weight.shape[1], weight.shape[2], kernel_size=size, stride=stride, bias=False, dimension=3)
+    size, stride = {"neighbors": (3, 1), "self": (1, 1)}.get(table, (2, 2))
+    module = kind(weight.shape[1], weight.shape[2], kernel_size=size, stride=stride, dilation=dilation, bias=False, dimension=3)
     with torch.no_grad():
-        module.kernel.copy_(minkowski_weight(weight))
+        module.kernel.copy_(minkowski_weight(weight).reshape(module.kernel.shape))  # a 1x1x1 kernel is a matrix there
     return module.to(weight.device).eval()
 
 
@@ -87,7 +89,7 @@ class MinkowskiRunner:
         self._program = (net if isinstance(net, Program) else compile_network(net)).to(device)
         self._device = torch.device(device)
         self._depth = 1 + max(layer.level for layer in self._program.layers)
-        self._modules = [minkowski_conv(layer.table, layer.weight) for layer in self._program.layers]
+        self._modules = [minkowski_conv(layer.table, layer.weight, layer.dilation) for layer in self._program.layers]
 
     @torch.inference_mode()
     def __call__(self, coords: np.ndarray, features: Tensor) -> dict[str, Tensor]:
@@ -104,7 +106,8 @@ class MinkowskiRunner:
             raise InputError(f"{len(coords)} voxels, {len(features)} rows of features: give one per voxel, and one at least")
         first = minkowski_tensor(coords, features.to(self._device), self._depth)
         last = run_foreign(self._program, first, self._apply)
-        return self._program.read_out(our_rows(last, first))
+        outputs = self._program.read_out(our_rows(last, first))
+        return self._program.refined(outputs, build_tables(coords, 1).levels[0])
 
     def _apply(self, i: int, layer: Layer, x: Any, residual: Any) -> Any:
         # Upwards the finer voxels are there already: those of the residual.

@@ -17,12 +17,14 @@ from torch import Tensor
 from instseg_ros.errors import ConfigError
 from instseg_ros.mapping.voxel_map import MapDelta, VoxelMap
 from instseg_ros.models.heads import head_widths
-from instseg_ros.models.network import InstanceNet, input_features, input_width
+from instseg_ros.models.network import InstanceNet, input_width
 from instseg_ros.prediction import Prediction
 from instseg_ros.sparse.device_tables import DeviceTables, LevelArray, upload
 from instseg_ros.sparse.device_update import Part, reach_rows, update_rows
-from instseg_ros.sparse.incremental import LayerStatistics
 from instseg_ros.sparse.program import INPUT, Layer, compile_network
+from instseg_ros.sparse.refinement import IncrementalRefinement
+from instseg_ros.sparse.runner import LabelsOf, map_features
+from instseg_ros.sparse.statistics import LayerStatistics
 
 _SHORTEST = 4096  # of the lists of due rows
 _PATIENCE = 8  # waves for which a list is far too long before it is shortened
@@ -44,27 +46,37 @@ class _Change:
     """What the map's change alone makes due, per level lists padded with -1, in one tensor that stays in its place."""
 
     lengths: tuple[int, ...]
+    apart: tuple[int, ...]
+    """Level of each table of neighbours at a distance."""
     lists: Tensor
     dirty: Tensor
     """Rows of the finest level with new features."""
     retabled: list[Tensor]
     rechilded: list[Tensor]
     added: list[Tensor]
+    retabled_apart: list[Tensor]
+    """Per table of neighbours at a distance."""
 
     @staticmethod
-    def empty(lengths: tuple[int, ...], device: torch.device) -> "_Change":
+    def empty(lengths: tuple[int, ...], apart: Sequence[int], device: torch.device) -> "_Change":
         """Room for so many rows per level."""
-        lists = torch.full((lengths[0] + 3 * sum(lengths),), -1, dtype=torch.int32, device=device)
-        dirty, *parts = lists.split([lengths[0], *lengths, *lengths, *lengths])
+        sizes = _Change._sizes(lengths, apart)
+        lists = torch.full((sum(sizes),), -1, dtype=torch.int32, device=device)
+        dirty, *parts = lists.split(sizes)
         depth = len(lengths)
-        return _Change(lengths, lists, dirty, parts[:depth], parts[depth : 2 * depth], parts[2 * depth :])
+        return _Change(
+            lengths, tuple(apart), lists, dirty, parts[:depth], parts[depth : 2 * depth], parts[2 * depth : 3 * depth], parts[3 * depth :])
+
+    @staticmethod
+    def _sizes(lengths: tuple[int, ...], apart: Sequence[int]) -> list[int]:
+        return [lengths[0], *lengths, *lengths, *lengths, *(lengths[level] for level in apart)]
 
     def send(self, dirty: np.ndarray, *lists: Sequence[np.ndarray]) -> None:
-        """Fill it from the host: rows of the finest level, then retabled, rechilded and added rows per level."""
+        """Fill it from the host: rows of the finest level; retabled, rechilded and added rows per level; those retabled apart."""
         packed = np.full(len(self.lists), -1, np.int32)
         begin = 0
         every = [dirty, *(rows for parts in lists for rows in parts)]
-        for rows, length in zip(every, self.lengths[:1] + 3 * self.lengths, strict=True):
+        for rows, length in zip(every, self._sizes(self.lengths, self.apart), strict=True):
             assert len(rows) <= length
             packed[begin : begin + len(rows)] = rows
             begin += length
@@ -100,7 +112,10 @@ class DeviceIncrementalNetwork:
         self.device = torch.device(device)
         if self.device.type == "cuda" and not torch.cuda.is_available():
             raise ConfigError("torch sees no GPU: set device to cpu or install a driver and a CUDA torch (docs/gpu.md)")
-        self.program = compile_network(net).to(self.device)
+        self.labels_of: LabelsOf | None = None  # set where the true classes are known, for a network with label_input
+        program = compile_network(net)
+        self.program = program.to(self.device)
+        self._refines = program.refinement  # on the CPU: a few numbers per voxel, and the published embeddings are there
         self._weights = [layer.weight.detach().to(dtype) for layer in self.program.layers]
         levels = [layer.level for layer in self.program.layers]
         self._layers_of_level = [[i for i, own in enumerate(levels) if own == level] for level in range(max(levels) + 1)]
@@ -113,15 +128,16 @@ class DeviceIncrementalNetwork:
         layers, device = self.program.layers, self.device
         self._recorded: tuple[torch.cuda.CUDAGraph, _Wave] | None = None
         self._last_lengths: tuple[int, ...] = ()
-        self._tables = DeviceTables(len(self.config.channels), device)
+        self._tables = DeviceTables(len(self.config.channels), device, layers)
         self._features = torch.zeros(0, input_width(self.config), dtype=self.dtype, device=device)
         self._cache = [torch.zeros(0, layer.weight.shape[2], dtype=self.dtype, device=device) for layer in layers]
         self._fresh, self._stamp = LevelArray(device, torch.bool, 0), LevelArray(device, torch.int32, 0)
         self._epoch = torch.arange(2, len(layers) + 2, dtype=torch.int32, device=device)[:, None].repeat(1, _APART)
         self._threshold = torch.zeros(len(layers), _APART, device=device)
-        self._change = _Change.empty((0,) * len(self.config.channels), device)
+        self._change = _Change.empty((0,) * len(self.config.channels), self._tables.dilated_levels, device)
         self._lengths = [_SHORTEST] * len(self.config.channels)
         self._unneeded = [0] * len(self.config.channels)
+        self._refinement = None if self._refines is None else IncrementalRefinement(self._refines, self.tolerance)
         self._empty = True
         self.prediction = Prediction.empty(head_widths(self.config))
         self.statistics: list[LayerStatistics] = []
@@ -155,7 +171,12 @@ class DeviceIncrementalNetwork:
         self.statistics = [LayerStatistics(*name, int(n), int(m)) for name, n, m in zip(names, due, replaced, strict=True)]
         if not everything:
             self._choose_lengths(due)
-        return self._read_out(wave.changed[-1])
+        slots = self._read_out(wave.changed[-1])
+        if self._refinement is not None and self.prediction.embedding is not None:
+            known = None if everything else delta
+            slots, statistics = self._refinement.follow(voxels.pyramid.levels[0], known, slots, self.prediction.embedding)
+            self.statistics += statistics
+        return slots
 
     def nbytes(self) -> int:
         """Device memory held by the cached outputs, bytes."""
@@ -175,6 +196,8 @@ class DeviceIncrementalNetwork:
             self._stamp.fit(sizes)
         if len(self.prediction.semantic) < voxels.capacity:
             self.prediction = self.prediction.grown(voxels.capacity)
+        if self._refinement is not None:
+            self._refinement.fit(voxels.capacity)
 
     def _take_in(self, voxels: VoxelMap, delta: MapDelta, everything: bool) -> None:
         """Send what changed: rows of tables, features, and which rows are new or read others than before."""
@@ -189,13 +212,15 @@ class DeviceIncrementalNetwork:
             dirty = delta.dirty()
             needed = [4 * max(len(rows) for rows in lists) for lists in zip(added, retabled, rechilded, strict=True)]
             needed[0] = max(needed[0], 4 * len(dirty))
+            for level, rows in zip(self._tables.dilated_levels, self._tables.retabled_apart, strict=True):
+                needed[level] = max(needed[level], 4 * len(rows))
             self._lengths = [max(n, _power_of_two(m)) for n, m in zip(self._lengths, needed, strict=True)]
         lengths = tuple(size if everything else min(n, size) for n, size in zip(self._lengths, self._tables.sizes, strict=True))
         if self._change.lengths != lengths:
             self._recorded = None
-            self._change = _Change.empty(lengths, self.device)
-        self._change.send(dirty, retabled, rechilded, added)
-        features = input_features(voxels.colors[dirty], voxels.coords[dirty], self.config, self.floor_z_m)
+            self._change = _Change.empty(lengths, self._tables.dilated_levels, self.device)
+        self._change.send(dirty, retabled, rechilded, added, self._tables.retabled_apart)
+        features = map_features(voxels, dirty, self.config, self.floor_z_m, self.labels_of)
         rows, values, fresh = upload(self.device, [dirty.astype(np.int32), features, self._fresh.place(added)])
         self._features.index_put_((rows.long(),), values.to(self.dtype))
         self._fresh.clear()
@@ -251,8 +276,12 @@ class DeviceIncrementalNetwork:
 
     def _reasons(self, layer: Layer, changed: list[list[tuple[Tensor, Tensor]]]) -> list[Part]:
         """What can have changed rows of a layer: the rows it reads, its residual, its table (lists of no length: nothing)."""
-        lists = {"neighbors": self._change.retabled, "children": self._change.rechilded, "up": self._change.added}[layer.table]
-        parts = [Part(lists[layer.level], None, None)]
+        change = self._change
+        if layer.dilation > 1:
+            rows = change.retabled_apart[self._tables.dilated_number(layer)]
+        else:
+            rows = {"neighbors": change.retabled, "children": change.rechilded, "up": change.added, "self": change.added}[layer.table][layer.level]
+        parts = [Part(rows, None, None)]
         if layer.source == INPUT:
             parts.append(Part(self._change.dirty, None, self._tables.reached(layer)))
         elif changed:
@@ -287,8 +316,9 @@ class DeviceIncrementalNetwork:
         names = list(outputs)
         values = torch.cat([outputs[name] for name in names], 1).cpu().numpy()
         ends = np.cumsum([outputs[name].shape[1] for name in names])
+        refined = {} if self._refinement is None else {"embedding": self._refinement.initial}
         for name, part in zip(names, np.split(values, ends[:-1], axis=1), strict=True):
-            getattr(self.prediction, name)[slots] = part
+            refined.get(name, getattr(self.prediction, name))[slots] = part
         return slots
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from instseg_ros.sparse.neighborhood import DilatedTable
 from instseg_ros.sparse.program import Layer
 from instseg_ros.sparse.pyramid import Pyramid, PyramidDelta
 
@@ -73,15 +74,28 @@ class DeviceTables:
     Args:
         depth: levels.
         device: where they are kept.
+        layers: of the program that reads them; dilated ones have tables of their own.
     """
 
-    def __init__(self, depth: int, device: torch.device) -> None:
+    def __init__(self, depth: int, device: torch.device, layers: Sequence[Layer] = ()) -> None:
         self._device = device
         self.sizes = [0] * depth
         """Rows per level that there is room for, the one for "none" among them."""
         self._neighbors = LevelArray(device, torch.int32, -1, 27)
         self._children = LevelArray(device, torch.int32, -1, 8)
         self._up = LevelArray(device, torch.int32, -1, 8)
+        keys = sorted({(layer.level, layer.dilation) for layer in layers if layer.dilation > 1})
+        self.dilated_levels = [level for level, _ in keys]
+        """Level of each table of neighbours at a distance."""
+        self._numbers = {key: i for i, key in enumerate(keys)}
+        self._found = [DilatedTable(dilation) for _, dilation in keys]
+        self._dilated = LevelArray(device, torch.int32, -1, 27)
+        self.retabled_apart: list[np.ndarray] = [np.zeros(0, np.int32) for _ in keys]
+        """Per such table: rows in use whose neighbours at a distance the last change moved."""
+
+    def dilated_number(self, layer: Layer) -> int:
+        """Which of the tables of neighbours at a distance a dilated layer reads."""
+        return self._numbers[layer.level, layer.dilation]
 
     def fit(self, pyramid: Pyramid) -> bool:
         """Let the tables grow with the pyramid; returns whether they did (they are elsewhere in memory then)."""
@@ -92,38 +106,49 @@ class DeviceTables:
         self._neighbors.fit(self.sizes)
         self._children.fit([0, *self.sizes[1:]])
         self._up.fit([*self.sizes[:-1], 0])
+        self._dilated.fit([self.sizes[level] for level in self.dilated_levels])
         return True
 
     def load(self, pyramid: Pyramid) -> None:
         """Send everything."""
-        for array in (self._neighbors, self._children, self._up):
+        for array in (self._neighbors, self._children, self._up, self._dilated):
             array.clear()
         rows = [level.live_rows() for level in pyramid.levels]
-        self._send(pyramid, rows, rows, rows)
+        for level, table in zip(self.dilated_levels, self._found, strict=True):
+            table.load(pyramid.levels[level])
+        self.retabled_apart = [rows[level] for level in self.dilated_levels]
+        self._send(pyramid, rows, rows, rows, self.retabled_apart)
 
     def follow(self, pyramid: Pyramid, delta: PyramidDelta) -> None:
         """Send the rows that changed."""
         def with_removed(parts: list[np.ndarray]) -> list[np.ndarray]:
             return [np.concatenate(pair) for pair in zip(parts, delta.removed, strict=True)]
 
-        self._send(pyramid, with_removed(delta.retabled), with_removed(delta.rechilded), with_removed(delta.added))
+        tables = zip(self.dilated_levels, self._found, strict=True)
+        self.retabled_apart = [table.follow(pyramid.levels[i], delta.removed[i], delta.added[i]) for i, table in tables]
+        apart = [np.concatenate([rows, delta.removed[i]]) for i, rows in zip(self.dilated_levels, self.retabled_apart, strict=True)]
+        self._send(pyramid, with_removed(delta.retabled), with_removed(delta.rechilded), with_removed(delta.added), apart)
 
-    def read(self, layer: Layer) -> Tensor:
-        """The table a layer reads: per output row, rows of its input."""
+    def read(self, layer: Layer) -> Tensor | None:
+        """The table a layer reads: per output row, rows of its input; None: itself."""
+        if layer.table == "self":
+            return None
+        if layer.dilation > 1:
+            return self._dilated.levels[self.dilated_number(layer)]
         return {"neighbors": self._neighbors, "children": self._children, "up": self._up}[layer.table].levels[layer.level]
 
-    def reached(self, layer: Layer) -> Tensor:
+    def reached(self, layer: Layer) -> Tensor | None:
         """The same table the other way: per input row, the outputs that read it."""
-        if layer.table == "neighbors":
-            return self._neighbors.levels[layer.level]
+        if layer.table in ("self", "neighbors"):
+            return self.read(layer)
         return self._up.levels[layer.level - 1] if layer.table == "children" else self._children.levels[layer.level + 1]
 
     def nbytes(self) -> int:
         """Memory on the device, bytes."""
-        return self._neighbors.nbytes() + self._children.nbytes() + self._up.nbytes()
+        return self._neighbors.nbytes() + self._children.nbytes() + self._up.nbytes() + self._dilated.nbytes()
 
     def _send(
-        self, pyramid: Pyramid, tabled: list[np.ndarray], childed: list[np.ndarray], parented: list[np.ndarray]
+        self, pyramid: Pyramid, tabled: list[np.ndarray], childed: list[np.ndarray], parented: list[np.ndarray], apart: list[np.ndarray]
     ) -> None:
         nothing = np.zeros(0, np.int32)
         none = np.zeros((0, 8), np.int32)
@@ -136,8 +161,12 @@ class DeviceTables:
             self._up.place(parented),
             np.concatenate([none, *(table[rows] for table, rows in zip(pyramid.up, parented[:-1], strict=True))]),
         ]
+        mirrored = [self._neighbors, self._children, self._up]
+        if apart:
+            arrays += [self._dilated.place(apart), np.concatenate([t.table[rows] for t, rows in zip(self._found, apart, strict=True)])]
+            mirrored.append(self._dilated)
         sent = upload(self._device, arrays)
-        for array, places, values in zip((self._neighbors, self._children, self._up), sent[::2], sent[1::2], strict=True):
+        for array, places, values in zip(mirrored, sent[::2], sent[1::2], strict=True):
             array.put(places, values)
 
 

@@ -71,7 +71,7 @@ def _triton_reach(parts: Sequence[Part], stamp: Tensor, epoch: Tensor, due: Tens
 
 
 def update_rows(
-    x: Tensor, table: Tensor, rows: Tensor, weight: Tensor, bias: Tensor, residual: Tensor | None, relu: bool,
+    x: Tensor, table: Tensor | None, rows: Tensor, weight: Tensor, bias: Tensor, residual: Tensor | None, relu: bool,
     cache: Tensor, threshold: Tensor, fresh: Tensor,
 ) -> Tensor:
     """Recompute rows of a cache and replace, in place, those that moved; never waits for the device.
@@ -79,7 +79,7 @@ def update_rows(
     The last rows of x, cache and residual are zero and stand for "none", the index -1.
 
     Args:
-        x: [M, Cin]; table: [N, K] int32 rows of x, -1 = none; weight: [K, Cin, Cout]; bias: [Cout].
+        x: [M, Cin]; table: [N, K] int32 rows of x, -1 = none (None: every row reads itself, K = 1); weight: [K, Cin, Cout]; bias: [Cout].
         rows: [n] int32, none of them twice; -1 = nothing to do.
         residual: [N, Cout], added to the sum; cache: [N, Cout].
         threshold: [1] float32: a row is replaced if one of its columns moves by more than this,
@@ -98,7 +98,7 @@ def update_rows(
 
 
 def _plain_update(
-    x: Tensor, table: Tensor, rows: Tensor, weight: Tensor, bias: Tensor, residual: Tensor | None, relu: bool,
+    x: Tensor, table: Tensor | None, rows: Tensor, weight: Tensor, bias: Tensor, residual: Tensor | None, relu: bool,
     cache: Tensor, threshold: Tensor, fresh: Tensor,
 ) -> Tensor:
     taps, cin, cout = weight.shape
@@ -107,7 +107,8 @@ def _plain_update(
     block = max(1, _GATHER_FLOATS // (taps * cin))
     for begin in range(0, len(rows), block):
         part = rows[begin : begin + block].long()
-        new = torch.addmm(bias, x[table[part].long()].reshape(len(part), taps * cin).float(), matrix)
+        read = part if table is None else table[part].long()
+        new = torch.addmm(bias, x[read].reshape(len(part), taps * cin).float(), matrix)
         if residual is not None:
             new += residual[part]
         if relu:

@@ -113,7 +113,8 @@ class Program:
         """The same outputs with the embedding refined, where the network does that; tables of the finest level."""
         if self.refinement is None:
             return outputs
-        return {**outputs, "embedding": self.refinement.run(outputs["embedding"], tables.nearest(self.refinement.k))}
+        x = outputs["embedding"]
+        return {**outputs, "embedding": self.refinement.run(x, tables.nearest(self.refinement.k).to(x.device))}
 
     def to(self, device: torch.device | str) -> "Program":
         """The same program with its weights on a device."""

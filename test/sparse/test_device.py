@@ -298,11 +298,11 @@ def test_the_search_compiles_for_real_cards(arch, taps, tmp_path, monkeypatch):
     assert program.asm["cubin"] and "atom" in program.asm["ptx"]
 
 
-def check_triton() -> None:
+def check_triton(**changes) -> None:
     """A short history with every update launched as a Triton kernel; lists that are too short at first."""
     device_module._SHORTEST = 1
-    net, rng = small_net(3, channels=(4, 8)), np.random.default_rng(1)
-    voxels = VoxelMap(0.05, depth=2)
+    net, rng = small_net(3, **{"channels": (4, 8), **changes}), np.random.default_rng(1)
+    voxels = VoxelMap(0.05, depth=len(net.config.channels))
     network = DeviceIncrementalNetwork(net, "cpu")
     coords = np.argwhere(np.ones((5, 5, 1), bool)).astype(np.int32)
     for k in range(3):
@@ -319,3 +319,4 @@ def check_triton() -> None:
 
 if __name__ == "__main__":
     check_triton()
+    check_triton(channels=(8,), backbone="dilated", dilations=(2,))  # tables at a distance, and layers of a voxel itself

@@ -1,5 +1,7 @@
 """Incremental = full for every backbone and for the refined embedding, whatever the history, with and without eviction."""
 
+import os
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,11 +10,14 @@ from test_incremental import check_current, corridor_step, random_step
 from test_program import random_update, small_net
 
 from instseg_ros.mapping.voxel_map import VoxelMap
+from instseg_ros.sparse import device as device_module
+from instseg_ros.sparse.device import DeviceIncrementalNetwork
 from instseg_ros.sparse.incremental import IncrementalNetwork
 from instseg_ros.sparse.neighborhood import DilatedTable, NearestTable, dilated_rows, nearest_rows
 from instseg_ros.sparse.program import compile_network
 from instseg_ros.sparse.residency import reach_voxels
 
+DEVICE = os.environ.get("INSTSEG_TEST_DEVICE", "cpu")
 NETWORKS = [
     {"backbone": "residual_unet", "encoder_blocks": (1, 2)},
     {"backbone": "residual_unet", "channels": (8,), "encoder_blocks": (1,), "refine_layers": 1, "refine_neighbors": 3},
@@ -34,6 +39,25 @@ def test_exact_on_any_history(seed, changes, steps):
     for _ in range(steps):
         changed = incremental.refresh(voxels, voxels.apply(random_step(rng, voxels)))
         shadow = check_current(net, voxels, incremental, changed, shadow)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 1 << 30), networks, st.integers(1, 5), st.sampled_from([1, 4096]))
+def test_exact_on_a_device(seed, changes, steps, shortest):
+    """With lists that are too short at first, too."""
+    net, rng = small_net(seed % 7, **changes), np.random.default_rng(seed)
+    voxels, shadow = VoxelMap(0.05, depth=len(net.config.channels)), {}
+    before, device_module._SHORTEST = device_module._SHORTEST, shortest
+    try:
+        network, on_cpu = DeviceIncrementalNetwork(net, DEVICE, replay=bool(seed % 2)), IncrementalNetwork(net)
+        for _ in range(steps):
+            delta = voxels.apply(random_step(rng, voxels))
+            changed = network.refresh(voxels, delta)
+            shadow = check_current(net, voxels, network, changed, shadow)
+            on_cpu.refresh(voxels, delta)
+            assert [(s.name, s.rows) for s in network.statistics] == [(s.name, s.rows) for s in on_cpu.statistics]
+    finally:
+        device_module._SHORTEST = before
 
 
 @settings(max_examples=20, deadline=None)
