@@ -182,7 +182,7 @@ class SegmenterConfig:
     """The online pipeline: map, network, grouping, ids."""
 
     voxel_size_m: float = setting(0.05, "voxel size of the map, m; must equal what the weights were trained for", ge=0.001, le=1.0, fixed=True)
-    weights: str = setting("", "safetensors file; empty = the weights shipped with the package", fixed=True)
+    weights: str = setting("", "safetensors file, or the name of a preset whose weights come with the package; empty = rooms", fixed=True)
     floor_known: bool = setting(True, "the floor lies at floor_z_m; false = unknown, classes are then told without the height", fixed=True)
     floor_z_m: float = setting(0.0, "height of the floor in the map's frame (z up), m", ge=-10000.0, le=10000.0, fixed=True)
     device: str = setting("auto", "where the network runs", choices=("auto", "cpu", "cuda"), fixed=True)

@@ -146,3 +146,20 @@ def test_errors_are_one_line_with_the_cure(tmp_path, sequence, weights, argument
     assert main(["segment", *filled, "--out", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err.strip()
     assert words in error.splitlines()[-1] and error.splitlines()[-1].startswith("instseg segment: ")
+
+
+def test_many_sources_have_a_folder_each_and_a_broken_one_stops_no_other(weights, sequence, tmp_path, capsys):
+    broken, cloud = tmp_path / "broken.npz", tmp_path / "cloud.npz"
+    broken.write_bytes(b"nothing")
+    points = np.random.default_rng(0).uniform(0, 1, (3000, 3)) * [1, 1, 0.01]
+    np.savez(cloud, points=points, colors=np.full((3000, 3), 100, np.uint8))
+    out = tmp_path / "out"
+    sources = [str(sequence), str(broken), str(cloud)]
+    assert main(["segment", *sources, "--out", str(out), "--weights", weights, "--no-gif", "--jobs", "2"]) == 1
+    printed = capsys.readouterr().out
+    assert "1 of 3 could not be segmented" in printed and "broken: error" in printed
+    for name in (sequence.name, "cloud"):
+        assert_results(out / name)
+    assert not (out / "broken").exists()
+    assert main(["segment", str(cloud), str(cloud), "--out", str(out), "--weights", weights]) != 0
+    assert "give each name once" in capsys.readouterr().err

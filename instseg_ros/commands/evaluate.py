@@ -15,10 +15,10 @@ import numpy as np
 from instseg_ros.config import SegmenterConfig, add_setting_arguments, load_yaml, settings_from_arguments
 from instseg_ros.datasets.simulate import SEEDS_PER_RUN
 from instseg_ros.datasets.toy import TOY_CLASSES
+from instseg_ros.distribute import run_tasks
 from instseg_ros.errors import ConfigError
 from instseg_ros.evaluation.baselines import BASELINES
 from instseg_ros.evaluation.comparison import comparison_markdown, save_comparison_plot, summarise_entries
-from instseg_ros.evaluation.distribute import run_tasks
 from instseg_ros.evaluation.entries import BaselineEntry, Entry, Score, SegmenterEntry, parse_entry
 from instseg_ros.evaluation.evaluate import CaseResult, summarise
 from instseg_ros.evaluation.ground_truth import ORACLES

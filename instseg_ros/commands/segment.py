@@ -1,13 +1,16 @@
-"""Segment an RGB-D sequence, a cloud, a mesh or a bag, without ROS.
+"""Segment an RGB-D sequence, a cloud, a mesh or a bag, or many of them, without ROS.
 
 Sequences and bags are fused and segmented while the map grows, as the nodes do it. What is left in the output folder:
 map_color.png, map_instances.png, map_classes.png, growth.gif (where the map grew), labelled.ply, labels.npz,
-instances.json (figures, and a row per instance).
+instances.json (figures, and a row per instance). Of several sources each has a folder of its own there, and one that
+cannot be read does not stop the others.
 """
 
 __all__ = ["add_arguments", "run"]
 
 import argparse
+import contextlib
+import io
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -22,7 +25,8 @@ from instseg_ros.datasets.bags import BagSequence, BagTopics, BagUpdates, is_bag
 from instseg_ros.datasets.clouds import open_cloud
 from instseg_ros.datasets.rgbd import RgbdSequence, open_sequence
 from instseg_ros.datasets.scannet_sens import SensSequence
-from instseg_ros.errors import ConfigError, DataError
+from instseg_ros.distribute import run_tasks
+from instseg_ros.errors import ConfigError, DataError, InstSegError
 from instseg_ros.labels import CLASS_NAMES, IGNORE, class_to_nyu40
 from instseg_ros.mapping.fusion import TsdfFusion
 from instseg_ros.mapping.update import MapUpdate, voxel_coords
@@ -54,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "source",
         metavar="SEQUENCE_OR_CLOUD",
         type=Path,
+        nargs="+",
         help="RGB-D folder, PLY/PCD/NPZ cloud, mesh (PLY, OBJ, STL, GLB), or a bag",
     )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the results")
@@ -82,12 +87,62 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--delta-clouds", action="store_true", help="bags: a PointCloud2 adds to the map instead of being the whole map"
     )
+    parser.add_argument("--jobs", type=int, default=1, help="several sources: processes (default: %(default)s)")
+    parser.add_argument("--ray", metavar="ADDRESS", help="several sources: run on a Ray cluster instead: local, auto, or its address")
     add_setting_arguments(parser.add_argument_group("settings of segmenter and fusion"), SegmentSettings)
 
 
 def run(args: argparse.Namespace) -> int:
     """Segment, write the results, print the instances."""
     _check(args)
+    if len(args.source) > 1:
+        return _run_many(args)
+    segment(args, args.source[0], args.out)
+    print(f"results are in {args.out}")
+    return 0
+
+
+def _run_many(args: argparse.Namespace) -> int:
+    """A folder per source; 1 if one of them could not be segmented."""
+    names = [source.stem or source.resolve().name for source in args.source]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice or args.figure:
+        raise ConfigError(f"several sources are named {', '.join(twice)}: give each name once" if twice else "--figure is for a single source")
+    plain = argparse.Namespace(**{name: value for name, value in vars(args).items() if not callable(value)})
+    jobs = [SegmentJob(plain, source, args.out / name) for source, name in zip(args.source, names, strict=True)]
+    failed = 0
+    for name, line in tqdm(run_tasks(segment_job, jobs, args.jobs, args.ray), total=len(jobs), unit="source", desc="segment"):
+        failed += line.startswith("error")
+        tqdm.write(f"{name}: {line}")
+    print(f"results are in {args.out}" + (f"; {failed} of {len(jobs)} could not be segmented" if failed else ""))
+    return 1 if failed else 0
+
+
+@dataclass(frozen=True)
+class SegmentJob:
+    """One source of several; plain enough to be sent to another process."""
+
+    args: argparse.Namespace
+    source: Path
+    out: Path
+
+
+def segment_job(job: SegmentJob) -> tuple[str, str]:
+    """Segment one source without a word; returns its name and a line about what came of it."""
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            voxels, instances = segment(job.args, job.source, job.out, quiet=True)
+        return job.out.name, f"{voxels} voxels, {instances} instances"
+    except InstSegError as error:
+        return job.out.name, f"error: {error}"
+
+
+def segment(args: argparse.Namespace, path: Path, out: Path, quiet: bool = False) -> tuple[int, int]:
+    """Segment one source and write its results; returns the numbers of voxels and instances.
+
+    Raises:
+        InstSegError: the source cannot be read, is empty, or does not fit the weights.
+    """
     settings = settings_over_weights(SegmentSettings, lambda base: settings_from_arguments(SegmentSettings, args, base))
     net = load_weights(settings.weights)
     if "setting:voxel_size_m" not in vars(args):
@@ -95,40 +150,39 @@ def run(args: argparse.Namespace) -> int:
     voxel_size_m = settings.voxel_size_m
     fusion_config = replace(settings.fusion, voxel_size_m=voxel_size_m)
     start = time.perf_counter()
-    source = _open(args, voxel_size_m)
+    source = _open(args, path, voxel_size_m)
     segmenter = Segmenter(settings, net)
     growth = Growth(segmenter)
     if isinstance(source, (RgbdSequence, SensSequence, BagSequence)):
-        online = run_online(segmenter, TsdfFusion(fusion_config), _progress(source, "frame"), args.update_every, growth.take)
+        online = run_online(segmenter, TsdfFusion(fusion_config), _progress(source, "frame", quiet), args.update_every, growth.take)
     else:
-        online = run_updates(segmenter, _progress(source, "update"), growth.take)
+        online = run_updates(segmenter, _progress(source, "update", quiet), growth.take)
     cloud, instances = segmenter.cloud(), list(segmenter.tracker.instances.values())
     if not len(cloud.points_m):
-        raise DataError(f"{args.source} gave an empty map: check the depth images, their unit and fusion.max_depth_m")
+        raise DataError(f"{path} gave an empty map: check the depth images, their unit and fusion.max_depth_m")
     instances = sorted((i for i in instances if i.voxels), key=lambda i: -i.voxels)
     print(
         f"{len(cloud.points_m)} voxels, {len(instances)} instances, {len(online.records)} updates "
         f"in {time.perf_counter() - start:.1f} s; drawing"
     )
-    args.out.mkdir(parents=True, exist_ok=True)
-    write_labels(args.out, cloud, instances, online, voxel_size_m, str(args.source.name), segmenter.map.frame_id)
-    write_pictures(args.out, cloud, instances, voxel_size_m, None if args.no_gif else growth, args.figure)
+    out.mkdir(parents=True, exist_ok=True)
+    write_labels(out, cloud, instances, online, voxel_size_m, str(path.name), segmenter.map.frame_id)
+    write_pictures(out, cloud, instances, voxel_size_m, None if args.no_gif else growth, args.figure)
     print_table(instances)
-    print(f"results are in {args.out}")
-    return 0
+    return len(cloud.points_m), len(instances)
 
 
 def _check(args: argparse.Namespace) -> None:
     for name, low in (("update_every", 1), ("stride", 1), ("max_frames", 0)):
         if getattr(args, name) < low:
             raise ConfigError(f"--{name.replace('_', '-')} {getattr(args, name)}: must be {low} or more")
-    if not args.source.exists():
-        raise DataError(f"{args.source} is missing: give an RGB-D folder, a cloud, a mesh or a bag")
+    for source in args.source:
+        if not source.exists():
+            raise DataError(f"{source} is missing: give an RGB-D folder, a cloud, a mesh or a bag")
 
 
-def _open(args: argparse.Namespace, voxel_size_m: float) -> RgbdSequence | SensSequence | BagSequence | BagUpdates | list[MapUpdate]:
+def _open(args: argparse.Namespace, path: Path, voxel_size_m: float) -> RgbdSequence | SensSequence | BagSequence | BagUpdates | list[MapUpdate]:
     """What the path holds."""
-    path = args.source
     source: RgbdSequence | SensSequence | BagSequence | BagUpdates
     if is_bag(path):
         topics = BagTopics(
@@ -150,8 +204,8 @@ def _open(args: argparse.Namespace, voxel_size_m: float) -> RgbdSequence | SensS
     return source if isinstance(source, BagUpdates) else source.select(args.stride, args.max_frames)
 
 
-def _progress(source: Any, unit: str) -> Iterator[Any]:
-    yield from tqdm(source, total=len(source), unit=unit, desc="segment", disable=None if len(source) > 1 else True)
+def _progress(source: Any, unit: str, quiet: bool) -> Iterator[Any]:
+    yield from tqdm(source, total=len(source), unit=unit, desc="segment", disable=True if quiet or len(source) <= 1 else None)
 
 
 @dataclass

@@ -41,12 +41,19 @@ def save_weights(path: Path | str, net: InstanceNet, metadata: Mapping[str, Any]
 
 
 def resolve_weights(path: Path | str) -> Path:
-    """The file a setting names; empty = the shipped one.
+    """The file a setting names: a path, the name of a preset whose weights come with the package, or empty for those of `rooms`.
 
     Raises:
         WeightsError: there is no such file.
     """
-    found = Path(path).expanduser() if str(path) else SHIPPED_WEIGHTS
+    name = str(path)
+    found = Path(path).expanduser() if name else SHIPPED_WEIGHTS
+    if name.isidentifier() and not found.is_file():
+        shipped = {file.stem.rsplit("_", 1)[0]: file for file in SHIPPED_WEIGHTS.parent.glob("*_*cm.safetensors")}
+        if name not in shipped:
+            raise WeightsError(f"the package has no weights named {name}, only {', '.join(sorted(shipped))}: name the .safetensors file of "
+                               f"a run (`instseg train {name}` writes runs/{name}/last.safetensors)")
+        found = shipped[name]
     if not found.is_file():
         raise WeightsError(f"no weights at {found}: name a .safetensors file that `instseg train` wrote, or leave it empty for the shipped one")
     return found

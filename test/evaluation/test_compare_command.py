@@ -12,9 +12,9 @@ import torch
 from instseg_ros import cli
 from instseg_ros.config import ModelConfig, SegmenterConfig
 from instseg_ros.datasets.scenes import VoxelScene, save_scene
+from instseg_ros.distribute import run_tasks
 from instseg_ros.errors import ConfigError, DataError, MissingDependencyError
 from instseg_ros.evaluation.comparison import comparison_markdown, save_comparison_plot
-from instseg_ros.evaluation.distribute import run_tasks
 from instseg_ros.evaluation.entries import BaselineEntry, SegmenterEntry, parse_entry
 from instseg_ros.evaluation.jobs import ComparisonJob, run_job
 from instseg_ros.evaluation.sources import scene_sources

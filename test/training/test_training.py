@@ -181,6 +181,9 @@ def test_a_foreign_checkpoint_is_refused(data, tmp_path):
 def test_weights_files_are_checked(tmp_path):
     with pytest.raises(WeightsError, match="instseg train"):
         load_weights(tmp_path / "none.safetensors")
+    with pytest.raises(WeightsError, match="no weights named nonesuch, only .*rooms.*instseg train nonesuch"):
+        load_weights("nonesuch")
+    assert weights_metadata("rooms") == weights_metadata("")
     (tmp_path / "bad.safetensors").write_bytes(b"not tensors at all")
     with pytest.raises(WeightsError, match="safetensors"):
         load_weights(tmp_path / "bad.safetensors")
