@@ -106,7 +106,8 @@ def measure(
 
     Returns:
         Figures per grouper: percentiles of the time and CPU time per update (ms); over the last tenth of the updates, the median
-        of both for the whole map, and the ratio of the CPU time for the whole map to that per update. A row per update and grouper; `whole_ms` is None where the whole map was not grouped.
+        of both for the whole map, and the ratio of the CPU time for the whole map to that per update. A row per update and
+        grouper; `whole_ms` is None where the whole map was not grouped.
 
     Raises:
         InstSegError: a grouper's segments are not those of grouping the whole map.

@@ -35,7 +35,7 @@ def array_module(device: str) -> ModuleType:
 
 def to_host(array: Array) -> np.ndarray:
     """The array as a NumPy array."""
-    return array if isinstance(array, np.ndarray) else array.get()
+    return array.get() if hasattr(array, "get") else array
 
 
 def squared_distances(xp: ModuleType, a: Array, b: Array) -> Array:

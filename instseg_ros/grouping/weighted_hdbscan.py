@@ -68,7 +68,7 @@ def core_distances(xp: ModuleType, squares: Array, weights: Array, min_samples: 
             enough[:, -1] = True  # fewer points than asked for: all of them
         done = enough.any(axis=1)
         last = enough.argmax(axis=1)[:, None]
-        core[left[done]] = xp.sqrt(xp.take_along_axis(square, last, axis=1)[done, 0])
+        core[left[done]] = xp.sqrt(xp.take_along_axis(square, last, axis=1)[:, 0][done])
         left, count = left[~done], count * 4
     return core
 

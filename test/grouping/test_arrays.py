@@ -56,6 +56,76 @@ def test_the_spanning_tree_equals_the_compiled_one(seed: int) -> None:
     assert np.array_equal(spanning_tree(np, squares, core, 0.05), kernels.spanning_tree(squares, core, 0.05))
 
 
+class OnDevice(np.ndarray):
+    """An array that refuses to meet a plain one, as CuPy's do: what is computed with it stays with it until `get`."""
+
+    def get(self) -> np.ndarray:
+        return self.view(np.ndarray)
+
+    def __array_ufunc__(self, ufunc, method, *inputs, out=None, **kwargs):
+        refuse_host(inputs)
+        plain = {"out": tuple(o.get() for o in out)} if out else {}
+        return lifted(getattr(ufunc, method)(*lowered(inputs), **plain, **lowered(kwargs)))
+
+    def __array_function__(self, function, types, args, kwargs):
+        refuse_host((args, kwargs))
+        return lifted(function(*lowered(args), **lowered(kwargs)))
+
+    def __getitem__(self, index):
+        refuse_host(index)
+        return lifted(self.get()[lowered(index)])
+
+    def __setitem__(self, index, value):
+        refuse_host((index, value))
+        self.get()[lowered(index)] = lowered(value)
+
+
+def refuse_host(value) -> None:
+    for one in value.values() if isinstance(value, dict) else value if isinstance(value, (tuple, list)) else ():
+        refuse_host(one)
+    if type(value) is np.ndarray:
+        raise TypeError("an array of the host among those of the device")
+
+
+def lowered(value):
+    if isinstance(value, (tuple, list)):
+        return type(value)(lowered(one) for one in value)
+    if isinstance(value, dict):
+        return {name: lowered(one) for name, one in value.items()}
+    return value.get() if isinstance(value, OnDevice) else value
+
+
+def lifted(value):
+    if isinstance(value, tuple):
+        return tuple(lifted(one) for one in value)
+    return np.asarray(value).view(OnDevice) if isinstance(value, (np.ndarray, np.generic)) else value
+
+
+class DeviceModule(ModuleType):
+    """NumPy's functions on such arrays; only `asarray` takes those of the host."""
+
+    def __getattr__(self, name: str):
+        def call(*args, **kwargs):
+            if name != "asarray":
+                refuse_host((args, kwargs))
+            return lifted(getattr(np, name)(*lowered(args), **lowered(kwargs)))
+
+        return call
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_the_work_stays_on_the_device_and_gives_the_same(seed: int) -> None:
+    device = DeviceModule("device")
+    items, weights = items_and_weights(seed)
+    with pytest.raises(TypeError, match="of the host"):
+        device.asarray(items) - items
+    for a, b in zip(mean_shift(items, weights, 1.0, device), mean_shift(items, weights, 1.0), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-9)
+    on_device = weighted_hdbscan(items, weights, 30, 30, 0.3, 0.1, xp=device)
+    for a, b in zip(on_device, weighted_hdbscan(items, weights, 30, 30, 0.3, 0.1), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-9)
+
+
 def test_a_device_that_is_not_there_is_named() -> None:
     if importlib.util.find_spec("cupy") is None:
         with pytest.raises(MissingDependencyError, match="grouping.device = cuda"):
