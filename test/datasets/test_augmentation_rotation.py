@@ -29,9 +29,11 @@ def grid(size: int) -> np.ndarray:
     return np.stack(np.meshgrid(*[np.arange(-size, size)] * 3, indexing="ij"), -1).reshape(-1, 3)
 
 
-def sphere(radius: float, thickness: float) -> np.ndarray:
+def sphere(radius: float, thickness: float = 0.0) -> np.ndarray:
+    """A shell; without a thickness the thinnest that has no hole, as fusion makes them: one voxel along the main axis of the normal."""
     cells = grid(int(radius) + 3)
-    return cells[np.abs(np.linalg.norm(cells + 0.5, axis=1) - radius) <= 0.5 * thickness]
+    distance = np.linalg.norm(cells + 0.5, axis=1)
+    return cells[np.abs(distance - radius) <= 0.5 * (thickness or np.abs(cells + 0.5).max(1) / distance)]
 
 
 def plane(normal: np.ndarray, thickness: float, radius: float = 18.0, offset: float = 0.0) -> np.ndarray:
@@ -57,7 +59,7 @@ def pivot_of(coords: np.ndarray) -> np.ndarray:
     return np.append(np.rint((coords[:, :2].min(0) + coords[:, :2].max(0) + 1) / 2), 0.0)
 
 
-@pytest.mark.parametrize("thickness", [1.0, 1.2])
+@pytest.mark.parametrize("thickness", [0.0, 1.2, 2.0])
 @settings(max_examples=12, deadline=None, derandomize=True)
 @given(turn=TURNS)
 def test_a_sphere_stays_closed_and_thin(thickness, turn):
@@ -67,7 +69,7 @@ def test_a_sphere_stays_closed_and_thin(thickness, turn):
     rays /= np.linalg.norm(rays, axis=1, keepdims=True)
     center = turn_matrix(turn) @ -pivot_of(before) + pivot_of(before) + turn.shift
     assert abs(len(after) / (len(before) * turn.scale**2) - 1.0) < 0.1
-    # the shell before has gaps between diagonal neighbours, too: 1.5 % of the rays slip through where it is 1 thick
+    # the shell before has gaps between diagonal neighbours, too: where it is thinnest 3 % of the rays slip through
     assert share_hit(after, center + 15.0 * turn.scale * rays, rays) > share_hit(before, 15.0 * rays, rays) - 0.02
 
 
@@ -137,13 +139,13 @@ def test_labels_stay_where_they_were(turn):
 
 
 def test_labels_are_copied_from_the_same_voxel_as_colours():
-    scene = scene_of(sphere(10.0, 1.0), np.arange(len(sphere(10.0, 1.0))))
+    scene = scene_of(sphere(10.0), np.arange(len(sphere(10.0))))
     out = rotate_scale(scene, 0.4, (0.05, 0.0), 1.1)
     assert (out.colors == scene.colors[out.instance]).all()
 
 
 def test_large_scenes_are_done_in_slabs(monkeypatch):
-    coords = sphere(15.0, 1.0)
+    coords = sphere(15.0)
     whole = resample(coords, Turn(0.5, (0.05, 0.0), 1.1))
     monkeypatch.setattr(rotation, "_CELLS", 40 * 40 * 9)
     parts = resample(coords, Turn(0.5, (0.05, 0.0), 1.1))
@@ -160,7 +162,7 @@ def test_turns_are_drawn_as_the_paper_says_and_again_for_a_seed():
     assert np.abs(tilts).max() <= 10.0 + 1e-9 and 4.5 < tilts.std() < 5.2
     assert 0.8 <= min(t.scale for t in turns) < 0.81 and 1.19 < max(t.scale for t in turns) <= 1.2
     assert np.histogram([t.angle_rad for t in turns], 4, (0.0, 2 * np.pi))[0].min() > 400
-    scene = scene_of(sphere(8.0, 1.0))
+    scene = scene_of(sphere(8.0))
     first, second = (rotate_scale(scene, *draw_turn(np.random.default_rng(7))) for _ in range(2))
     assert (first.coords == second.coords).all() and (first.colors == second.colors).all()
 
