@@ -2,14 +2,14 @@
 # What has to be seen on a machine with an NVIDIA GPU:  bash benchmarks/gpu_session.sh OUT
 # PYTHON names an interpreter with torch (CUDA), Triton and the package's dependencies; ROS is not needed. Some twenty minutes
 # (a guess: it has not run on one). What is done is in OUT as soon as it is; what matters most comes first.
-# PARTS="incremental training" runs some of: tests network incremental training kernels.
+# PARTS="incremental training" runs some of: tests network incremental training kernels presets (presets alone takes another ten).
 # DEVICE=cpu runs the same on a few voxels and steps, the kernels under Triton's interpreter: does the script hold together?
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=$(mkdir -p "${1:-out/gpu}" && cd "${1:-out/gpu}" && pwd)
 PYTHON=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
 DEVICE=${DEVICE:-cuda}
-PARTS=${PARTS:-tests network incremental training kernels}
+PARTS=${PARTS:-tests network incremental training kernels presets}
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
 exec > >(tee "$out/log.txt") 2>&1
 
@@ -29,6 +29,7 @@ tests() {
         return 0
     fi
     "$PYTHON" -m pytest -q -p no:cacheprovider test/sparse/test_triton_kernels.py || return 1
+    "$PYTHON" -m pytest -q -p no:cacheprovider test/grouping/test_arrays.py || return 1  # CuPy against NumPy
     INSTSEG_TEST_DEVICE=$DEVICE "$PYTHON" -m pytest -q -p no:cacheprovider test/sparse/test_device.py
 }
 
@@ -87,6 +88,23 @@ training() {  # in mixed precision
 
 kernels() {  # times against torch, and tiles
     TRITON_INTERPRET=$interpret "$PYTHON" benchmarks/gpu_kernels.py "$out/gpu_kernels.json" --device "$DEVICE" "${kernel_options[@]}"
+}
+
+presets() {  # every preset, trained on rooms of made-up furniture, and the toy benchmark; weights and tables are left in OUT
+    local rooms=$data/rooms toy=$data/toy count=600 budget=4000 test_rooms=20 toys=()
+    if [ "$DEVICE" != cuda ]; then count=2 budget=2 test_rooms=1 toys=(--count 3 --validation 1 --test 2); fi
+    "$PYTHON" -m instseg_ros.cli simulate rooms --count "$count" --split train --seed 7 --jobs 16 --out "$rooms" || return 1
+    "$PYTHON" -m instseg_ros.cli simulate rooms --count "$test_rooms" --split validation --seed 8 --jobs 16 --out "$rooms" || return 1
+    local entries=()
+    for preset in mtml occuseg ssen structure_gcn; do
+        "$PYTHON" -m instseg_ros.cli train "$preset" --data "$rooms" --out "$out/$preset" --device "$DEVICE" --steps "$budget" \
+            --validate-every "$budget" --model.backbone unet --model.channels 32 48 64 96 || return 1
+        entries+=(--entry "$preset=$out/$preset/last.safetensors")
+    done
+    "$PYTHON" -m instseg_ros.cli evaluate rooms --offline --compare "${entries[@]}" --count "$test_rooms" --out "$out/compare_rooms" || return 1
+    "$PYTHON" -m instseg_ros.cli simulate toy --out "$toy" "${toys[@]}" || return 1
+    "$PYTHON" -m instseg_ros.cli bench ablations --data "$toy" --presets mtml --seeds 3 --steps "$budget" --device "$DEVICE" --out "$out/toy_runs" \
+        --set model.label_input=true --json "$out/toy_ablations.json"
 }
 
 failed=()
