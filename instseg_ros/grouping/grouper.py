@@ -75,7 +75,7 @@ class Grouper:
         config: settings; `method` names one of `SPLITTERS`.
 
     Raises:
-        ConfigError: there is no such method, or no such device.
+        ConfigError: there is no such method, no such device, or nothing left that the method could go by.
         MissingDependencyError: the device needs CuPy.
     """
 
@@ -83,6 +83,7 @@ class Grouper:
         if config.method not in SPLITTERS:
             raise ConfigError(f"grouping.method = {config.method!r}: allowed is {', '.join(SPLITTERS)}")
         array_module(config.device)
+        _HEADS[config.method](config)
         self.config = config
         self._split = SPLITTERS[config.method]
         self._segments: dict[int, Segment] = {}
@@ -112,9 +113,14 @@ class Grouper:
             All segments; the arrays and dicts in it are the grouper's own and change with the next call.
 
         Raises:
-            ConfigError: the method reads a head that the network does not have; nothing has changed.
+            ConfigError: the method reads a head that the network does not have; nothing has been grouped, and the next call takes
+                the whole map anew.
         """
-        check_heads(self.config.method, _HEADS[self.config.method](self.config), prediction)
+        try:
+            check_heads(self.config.method, _HEADS[self.config.method](self.config), prediction)
+        except ConfigError:
+            self.reset()  # settings can change while the map grows: what this delta says would be missed
+            raise
         coords = voxel_map.coords
         if len(self._segment) < len(coords):
             self._segment = np.concatenate([self._segment, np.full(len(coords) - len(self._segment), -1, np.int32)])

@@ -190,10 +190,27 @@ def test_the_presets_that_errors_name_have_the_head() -> None:
     assert (PRESETS / "rooms.yaml").is_file()
 
 
-def test_both_scales_zero_are_refused() -> None:
-    voxel_map, delta, prediction, _ = one_update(box((0, 0, 0), (6, 6, 6)))
+def test_a_delta_refused_for_its_settings_is_made_up_for() -> None:
+    first, second = box((0, 0, 0), (6, 6, 6)), box((6, 0, 0), (12, 6, 6))
+    voxel_map, delta, prediction, (slots,) = one_update(first)
+    perfect(prediction, slots, first, CHAIR, 0)
+    grouper = Grouper(GroupingConfig())
+    old = set(grouper.regroup(voxel_map, prediction, slots, delta).segments)
+    grouper.config.embedding_scale = grouper.config.offset_scale = 0.0  # as a parameter of a running node
+    delta = voxel_map.apply(update(second))
+    prediction = prediction.grown(voxel_map.capacity)
+    perfect(prediction, delta.added, voxel_map.coords[delta.added], TABLE, 1)
     with pytest.raises(ConfigError, match="both 0"):
-        Grouper(GroupingConfig(embedding_scale=0.0, offset_scale=0.0)).regroup(voxel_map, prediction, voxel_map.live_slots(), delta)
+        grouper.regroup(voxel_map, prediction, delta.added, delta)
+    grouper.config.embedding_scale = 1.0
+    result = grouper.regroup(voxel_map, prediction, slots[:0], voxel_map.apply(update(first[:0])))
+    assert sorted(len(s.slots) for s in result.segments.values()) == [216, 216] and result.gone == old
+
+
+@pytest.mark.parametrize("method", ["hdbscan", "mean_shift"])
+def test_both_scales_zero_are_refused(method: str) -> None:
+    with pytest.raises(ConfigError, match="both 0"):
+        Grouper(GroupingConfig(method=method, embedding_scale=0.0, offset_scale=0.0))
 
 
 def test_class_by_mean_probability_or_by_majority() -> None:
