@@ -143,14 +143,15 @@ def test_scenes_of_another_size_are_refused(tmp_path, toy):
         sources[2].case()
 
 
-def test_entries_are_parsed():
+def test_entries_are_parsed(weights):
     base = SegmenterConfig(voxel_size_m=0.1)
-    entry = parse_entry("mine=/some/w.safetensors,grouping.min_voxels=7,passes=full,floor_known=false,oracle=semantic+offset", base)
+    entry = parse_entry(f"mine={weights},grouping.min_voxels=7,passes=full,floor_known=false,oracle=semantic+offset", base)
     assert (entry.name, entry.config.weights, entry.config.grouping.min_voxels, entry.config.passes, entry.config.floor_known) == (
-        "mine", "/some/w.safetensors", 7, "full", False)
+        "mine", str(weights), 7, "full", False)
     assert entry.oracles == ("semantic", "offset") and entry.config.voxel_size_m == 0.1
     assert parse_entry("mine=", base) == SegmenterEntry("mine", base)
-    for text, cause in (("x=w,passes", "NAME=WEIGHTS"), ("x=w,oracle=magic", "magic"), ("x=w,nonsense=1", "nonsense"), ("=w", "NAME")):
+    for text, cause in (
+        ("x=,passes", "NAME=WEIGHTS"), ("x=,oracle=magic", "magic"), ("x=,nonsense=1", "nonsense"), ("=w", "NAME")):
         with pytest.raises(ConfigError, match=cause):
             parse_entry(text, base)
 
