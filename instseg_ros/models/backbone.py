@@ -4,9 +4,10 @@ Every layer is `relu(conv(x) + bias + residual)` once batch norm is folded. A ba
 what; with tensors that is its forward pass, with a recorder it is the list of layers of `sparse.program`.
 """
 
-__all__ = ["Backbone", "ConvNorm", "Ops", "ResidualBlock"]
+__all__ = ["Backbone", "Blocks", "ConvNorm", "Modules", "Ops", "ResidualBlock"]
 
-from typing import Protocol, TypeVar
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from instseg_ros.sparse.conv import sparse_conv
 from instseg_ros.sparse.pyramid import Tables
 
 T = TypeVar("T")
+M = TypeVar("M", bound=nn.Module)
 
 _READ_TAPS = {27: 10, 8: 4, 1: 1}
 """About ten of the 27 neighbours of a surface voxel exist, and one of the eight taps of a transposed layer."""
@@ -71,6 +73,16 @@ class _Eager:
         return torch.relu(out) if relu else out
 
 
+class Modules(nn.ModuleList, Generic[M]):
+    """A list of modules that says of what kind they are."""
+
+    if TYPE_CHECKING:
+
+        def __init__(self, modules: Iterable[M] = ()) -> None: ...
+        def __iter__(self) -> Iterator[M]: ...
+        def __getitem__(self, index: int) -> M: ...  # type: ignore[override]
+
+
 class Backbone(nn.Module):
     """Features of the finest level [N, width] from features of the finest level [N, Cin]."""
 
@@ -102,3 +114,13 @@ class ResidualBlock(nn.Module):
         hidden = ops.conv(f"{name}.first", self.first, "neighbors", level, x, dilation=self.dilation)
         own = x if self.project is None else ops.conv(f"{name}.project", self.project, "self", level, x, relu=False)
         return ops.conv(f"{name}.second", self.second, "neighbors", level, hidden, own, dilation=self.dilation)
+
+
+class Blocks(Modules[ResidualBlock]):
+    """Residual blocks one after the other."""
+
+    def walk(self, ops: Ops[T], name: str, level: int, x: T) -> T:
+        """All of them."""
+        for i, block in enumerate(self):
+            x = block.walk(ops, f"{name}.{i}", level, x)
+        return x

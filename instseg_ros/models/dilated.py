@@ -15,9 +15,7 @@ __all__ = ["DilatedNet"]
 
 from collections.abc import Sequence
 
-from torch import nn
-
-from instseg_ros.models.backbone import Backbone, ConvNorm, Ops, ResidualBlock, T
+from instseg_ros.models.backbone import Backbone, Blocks, ConvNorm, Modules, Ops, ResidualBlock, T
 
 
 class DilatedNet(Backbone):
@@ -35,12 +33,12 @@ class DilatedNet(Backbone):
         coarse, wide = len(channels) - 1, channels[-1]
         self.width = channels[0]
         self.stem = ConvNorm(27, cin, channels[0])
-        self.down = nn.ModuleList(ConvNorm(8, channels[i], channels[i + 1]) for i in range(coarse))
-        self.middle = nn.ModuleList(nn.ModuleList(ResidualBlock(c) for _ in range(blocks)) for c in channels[1:-1])
-        self.groups = nn.ModuleList(nn.ModuleList(ResidualBlock(wide, dilation=d) for _ in range(blocks)) for d in dilations)
-        self.join = nn.ModuleList(ConvNorm(1, wide, wide) for _ in dilations)
+        self.down = Modules(ConvNorm(8, channels[i], channels[i + 1]) for i in range(coarse))
+        self.middle = Modules(Blocks(ResidualBlock(c) for _ in range(blocks)) for c in channels[1:-1])
+        self.groups = Modules(Blocks(ResidualBlock(wide, dilation=d) for _ in range(blocks)) for d in dilations)
+        self.join = Modules(ConvNorm(1, wide, wide) for _ in dilations)
         self.mix = ConvNorm(1, wide, wide)
-        self.up = nn.ModuleList(ConvNorm(8, channels[i + 1], channels[i]) for i in range(coarse))
+        self.up = Modules(ConvNorm(8, channels[i + 1], channels[i]) for i in range(coarse))
 
     def walk(self, ops: Ops[T], x: T) -> T:
         """Down, the dilated groups joined, up."""
@@ -49,13 +47,11 @@ class DilatedNet(Backbone):
         for level in range(1, deepest + 1):
             x = ops.conv(f"down.{level}", self.down[level - 1], "children", level, x)
             if level < deepest:
-                for i, block in enumerate(self.middle[level - 1]):
-                    x = block.walk(ops, f"middle.{level}.{i}", level, x)
+                x = self.middle[level - 1].walk(ops, f"middle.{level}", level, x)
             skips.append(x)
         joined = None
         for number, (group, join) in enumerate(zip(self.groups, self.join, strict=True)):
-            for i, block in enumerate(group):
-                x = block.walk(ops, f"group.{number}.{i}", deepest, x)
+            x = group.walk(ops, f"group.{number}", deepest, x)
             joined = ops.conv(f"join.{number}", join, "self", deepest, x, joined, relu=number == len(self.join) - 1)
         assert joined is not None
         x = ops.conv("mix", self.mix, "self", deepest, joined)

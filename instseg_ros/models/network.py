@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from instseg_ros.config import ModelConfig
 from instseg_ros.errors import ConfigError
 from instseg_ros.labels import NUM_CLASSES
-from instseg_ros.models.backbone import Backbone
+from instseg_ros.models.backbone import Backbone, Modules
 from instseg_ros.models.dilated import DilatedNet
 from instseg_ros.models.heads import Head, head_widths, usable
 from instseg_ros.models.refine import AttentionKnn
@@ -93,7 +93,7 @@ class InstanceNet(nn.Module):
             raise ConfigError(f"model.refine_layers = {config.refine_layers} refines the embedding: add it to model.heads, or set refine_layers to 0")
         self.backbone = make_backbone(config)
         self.heads = nn.ModuleDict({name: Head(self.backbone.width, cout) for name, cout in head_widths(config).items()})
-        self.refine = nn.ModuleList(AttentionKnn(config.embedding_dim) for _ in range(config.refine_layers))
+        self.refine = Modules(AttentionKnn(config.embedding_dim) for _ in range(config.refine_layers))
 
     def forward(self, features: Tensor, tables: Tables) -> dict[str, Tensor]:
         """Outputs for the voxels of the finest level.

@@ -10,9 +10,7 @@ __all__ = ["ResidualUNet"]
 
 from collections.abc import Sequence
 
-from torch import nn
-
-from instseg_ros.models.backbone import ConvNorm, ResidualBlock
+from instseg_ros.models.backbone import Blocks, ConvNorm, Modules, ResidualBlock
 from instseg_ros.models.unet import UNet
 
 _DECODER_BLOCKS = 2
@@ -33,12 +31,11 @@ class ResidualUNet(UNet):
         coarse = len(channels) - 1
         self.width = channels[0]
         self.stem = ConvNorm(27, cin, channels[0])
-        self.down = nn.ModuleList(ConvNorm(8, channels[i], channels[i]) for i in range(coarse))
-        self.encoder = nn.ModuleList()
+        self.down = Modules(ConvNorm(8, channels[i], channels[i]) for i in range(coarse))
+        self.encoder = Modules()
         for level, wide in enumerate(channels):
             count = blocks * encoder_blocks[min(level, len(encoder_blocks) - 1)]
             narrow = channels[max(level - 1, 0)]
-            self.encoder.append(nn.ModuleList(ResidualBlock(wide if i else narrow, wide) for i in range(count)))
-        self.up = nn.ModuleList(ConvNorm(8, channels[i + 1], channels[i]) for i in range(coarse))
-        self.decoder = nn.ModuleList(
-            nn.ModuleList(ResidualBlock(c) for _ in range(blocks * _DECODER_BLOCKS)) for c in channels[:-1])
+            self.encoder.append(Blocks(ResidualBlock(wide if i else narrow, wide) for i in range(count)))
+        self.up = Modules(ConvNorm(8, channels[i + 1], channels[i]) for i in range(coarse))
+        self.decoder = Modules(Blocks(ResidualBlock(c) for _ in range(blocks * _DECODER_BLOCKS)) for c in channels[:-1])

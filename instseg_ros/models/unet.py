@@ -7,26 +7,20 @@ Nothing depends on the scene as a whole (no global pooling), so a change stays l
 
 __all__ = ["SparseUNet", "UNet"]
 
-from torch import nn
-
-from instseg_ros.models.backbone import Backbone, ConvNorm, Ops, ResidualBlock, T
-
-
-def _blocks(count: int, channels: int) -> nn.ModuleList:
-    return nn.ModuleList(ResidualBlock(channels) for _ in range(count))
+from instseg_ros.models.backbone import Backbone, Blocks, ConvNorm, Modules, Ops, ResidualBlock, T
 
 
 class UNet(Backbone):
     """The walk of U-Nets: blocks per level down, then up with the skips added."""
 
     stem: ConvNorm
-    encoder: nn.ModuleList
-    """Per level a list of blocks."""
-    down: nn.ModuleList
-    up: nn.ModuleList
+    encoder: Modules[Blocks]
+    """Per level."""
+    down: Modules[ConvNorm]
+    up: Modules[ConvNorm]
     """Per pair of levels, finest first, as `down`."""
-    decoder: nn.ModuleList
-    """Per level but the coarsest a list of blocks."""
+    decoder: Modules[Blocks]
+    """Per level but the coarsest."""
 
     def walk(self, ops: Ops[T], x: T) -> T:
         """Stem, encoder, decoder."""
@@ -35,13 +29,11 @@ class UNet(Backbone):
         for level, blocks in enumerate(self.encoder):
             if level:
                 x = ops.conv(f"down.{level}", self.down[level - 1], "children", level, x)
-            for i, block in enumerate(blocks):
-                x = block.walk(ops, f"encoder.{level}.{i}", level, x)
+            x = blocks.walk(ops, f"encoder.{level}", level, x)
             skips.append(x)
         for level in reversed(range(len(self.up))):
             x = ops.conv(f"up.{level}", self.up[level], "up", level, x, skips[level])
-            for i, block in enumerate(self.decoder[level]):
-                x = block.walk(ops, f"decoder.{level}.{i}", level, x)
+            x = self.decoder[level].walk(ops, f"decoder.{level}", level, x)
         return x
 
 
@@ -59,7 +51,7 @@ class SparseUNet(UNet):
         coarse = len(channels) - 1
         self.width = channels[0]
         self.stem = ConvNorm(27, cin, channels[0])
-        self.encoder = nn.ModuleList(_blocks(blocks, c) for c in channels)
-        self.down = nn.ModuleList(ConvNorm(8, channels[i], channels[i + 1]) for i in range(coarse))
-        self.up = nn.ModuleList(ConvNorm(8, channels[i + 1], channels[i]) for i in range(coarse))
-        self.decoder = nn.ModuleList(_blocks(blocks, c) for c in channels[:-1])
+        self.encoder = Modules(Blocks(ResidualBlock(c) for _ in range(blocks)) for c in channels)
+        self.down = Modules(ConvNorm(8, channels[i], channels[i + 1]) for i in range(coarse))
+        self.up = Modules(ConvNorm(8, channels[i + 1], channels[i]) for i in range(coarse))
+        self.decoder = Modules(Blocks(ResidualBlock(c) for _ in range(blocks)) for c in channels[:-1])

@@ -212,8 +212,8 @@ class DeviceIncrementalNetwork:
             dirty = delta.dirty()
             needed = [4 * max(len(rows) for rows in lists) for lists in zip(added, retabled, rechilded, strict=True)]
             needed[0] = max(needed[0], 4 * len(dirty))
-            for level, rows in zip(self._tables.dilated_levels, self._tables.retabled_apart, strict=True):
-                needed[level] = max(needed[level], 4 * len(rows))
+            for level, apart in zip(self._tables.dilated_levels, self._tables.retabled_apart, strict=True):
+                needed[level] = max(needed[level], 4 * len(apart))
             self._lengths = [max(n, _power_of_two(m)) for n, m in zip(self._lengths, needed, strict=True)]
         lengths = tuple(size if everything else min(n, size) for n, size in zip(self._lengths, self._tables.sizes, strict=True))
         if self._change.lengths != lengths:
