@@ -108,7 +108,10 @@ def rotate_scale(
 def resample(coords: np.ndarray, turn: Turn) -> Resampled:
     """Turn voxels [N, 3] about the middle of their ground plan at height 0 and put them into the grid again.
 
-    Time grows with N and with the bounding box.
+    Time grows with N and with the bounding box; memory is bounded by slabs of the grid. Specks of a voxel or two may vanish.
+
+    Raises:
+        InputError: the scale is not between 0.5 and 2.
     """
     if not 0.5 <= turn.scale <= 2.0:
         raise InputError(f"scale is {turn.scale}: surfaces can be kept closed and thin from 0.5 to 2; fuse the scene at another voxel size instead")
@@ -120,23 +123,18 @@ def resample(coords: np.ndarray, turn: Turn) -> Resampled:
     if turn.scale == 1.0 and np.abs(points - floor - 0.5).max() < 1e-6:  # the grid has become itself
         return Resampled(floor.astype(np.int32), np.arange(len(coords)), points)
     extent = np.ptp(floor, axis=0).astype(np.int64) + 5
-    width = max(1, _CELLS // int(extent[1] * extent[2]))
+    width, thickness = max(1, _CELLS // int(extent[1] * extent[2])), _thickness(coords)
     cells, sources = [], []
     for start in range(int(floor[:, 0].min()) - 1, int(floor[:, 0].max()) + 2, width):
         near = np.flatnonzero((floor[:, 0] >= start - 2) & (floor[:, 0] < start + width + 2))
         if len(near):
-            kept, source = _kept_cells(coords[near], points[near], turn.scale**2)
-            inside = (kept[:, 0] >= start) & (kept[:, 0] < start + width)
-            cells.append(kept[inside])
-            sources.append(near[source[inside]])
+            spread = _Spread(points[near])
+            kept = spread.densest(turn.scale**2, thickness)
+            found = spread.coords_of(kept)
+            inside = (found[:, 0] >= start) & (found[:, 0] < start + width)
+            cells.append(found[inside])
+            sources.append(near[spread.greatest_share(kept[inside])])
     return Resampled(np.concatenate(cells), np.concatenate(sources), points)
-
-
-def _kept_cells(coords: np.ndarray, points: np.ndarray, area: float) -> tuple[np.ndarray, np.ndarray]:
-    """Cells [M, 3] int32 that voxels [N, 3] moved to these points [N, 3] fill, and the voxel [M] that gives each the most."""
-    spread = _Spread(points)
-    kept = spread.densest(area, _thickness(coords))
-    return spread.coords_of(kept), spread.greatest_share(kept)
 
 
 def _thickness(coords: np.ndarray) -> float:
@@ -182,7 +180,7 @@ class _Spread:
         return candidate, (peak & (bend >= _ACROSS * bend.max(1, keepdims=True))).any(1)
 
     def densest(self, area: float, thickness: float) -> np.ndarray:
-        """The cells [M] that are kept: the ridges, and the densest others up to `thickness` times their number."""
+        """The cells [M] that are kept: the ridges, and the densest others up to `thickness` times the number of ridges."""
         candidate, keep = self.ridges(area)
         ridges = int(keep.sum())
         missing = min(int(thickness * ridges), len(keep)) - ridges

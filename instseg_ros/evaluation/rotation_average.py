@@ -44,10 +44,14 @@ def average_semantics(
     if len(coords) == 0:
         return total
     depth = 1 + max(layer.level for layer in program.layers)
+    passes = 0
     for k in range(rotations):
         turned = resample(coords, Turn(2.0 * np.pi * k / rotations))
+        if len(turned.coords) == 0:  # a map of a few specks, which no other heading keeps
+            continue
         features = torch.from_numpy(input_features(colors[turned.source], turned.coords, config, floor_z_m))
         semantic = program.run(features.to(device), build_tables(turned.coords, depth).to(device))["semantic"].cpu().numpy()
         nearest = cKDTree(turned.coords + 0.5).query(turned.points)[1]
         total += semantic[nearest]
-    return total / rotations
+        passes += 1
+    return total / passes

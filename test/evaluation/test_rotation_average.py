@@ -82,3 +82,10 @@ def test_empty_maps_and_no_rotations():
     assert average_semantics(program, config, empty, empty.astype(np.uint8)).shape == (0, 20)
     with pytest.raises(InputError, match="at least 1"):
         average_semantics(program, config, empty, empty.astype(np.uint8), 0)
+
+
+def test_a_speck_that_vanishes_when_turned_keeps_its_plain_pass():
+    program, config = small_net((8,))
+    coords, colors = np.array([[0, 0, 0], [9, 0, 3]], np.int32), np.full((2, 3), 99, np.uint8)
+    averaged = average_semantics(program, config, coords, colors, 10)
+    assert np.allclose(averaged.sum(1), 1.0, atol=1e-5)
