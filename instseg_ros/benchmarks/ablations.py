@@ -79,7 +79,8 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], list[dict[str, Any]]]
     for preset, variant, seed in tqdm(jobs, desc="variants", unit="run"):
         config = _training(preset, variant, {**common, "seed": seed, "steps": args.steps, "validate_every": args.steps})
         weights = _trained(config, preset, args.out, args.data, args.device)
-        rows.append({"row": "run", "preset": preset, "variant": variant.name, "seed": seed, **_judge(weights, config, variant, args.data, args.count)})
+        judged = _judge(weights, config, variant, args.data, args.count)
+        rows.append({"row": "run", "preset": preset, "variant": variant.name, "seed": seed, **judged})
     summary = [_summary(preset, variant.name, rows) for preset in args.presets for variant in ABLATIONS[preset]]
     figures: dict[str, Any] = {"ablations": {p: {s["variant"]: s["ap50"] for s in summary if s["preset"] == p} for p in args.presets}}
     figures |= {"seeds": args.seeds, "steps": args.steps, "settings": common}
