@@ -2,8 +2,6 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from instseg_ros.datasets import rotation
 from instseg_ros.datasets.augmentation import jitter_colors, symmetry
@@ -11,10 +9,7 @@ from instseg_ros.datasets.rotation import Turn, draw_turn, resample, rotate_scal
 from instseg_ros.datasets.scenes import VoxelScene
 from instseg_ros.errors import InputError
 
-SHIFTS = st.tuples(*[st.floats(-0.5, 0.5)] * 3)
-TURNS = st.builds(
-    Turn, st.floats(0.0, 6.28), st.tuples(st.floats(-0.17, 0.17), st.floats(-0.17, 0.17)), st.floats(0.8, 1.2), SHIFTS,
-)
+TURNS = [draw_turn(np.random.default_rng([0, i])) for i in range(12)]
 
 
 def scene_of(coords: np.ndarray, instance: np.ndarray | None = None) -> VoxelScene:
@@ -60,8 +55,7 @@ def pivot_of(coords: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("thickness", [0.0, 1.2, 2.0])
-@settings(max_examples=12, deadline=None, derandomize=True)
-@given(turn=TURNS)
+@pytest.mark.parametrize("turn", TURNS[:6])
 def test_a_sphere_stays_closed_and_thin(thickness, turn):
     before = sphere(15.0, thickness)
     after = resample(before, turn).coords
@@ -73,34 +67,35 @@ def test_a_sphere_stays_closed_and_thin(thickness, turn):
     assert share_hit(after, center + 15.0 * turn.scale * rays, rays) > share_hit(before, 15.0 * rays, rays) - 0.02
 
 
-@settings(max_examples=25, deadline=None, derandomize=True)
-@given(turn=TURNS, heading=st.floats(0.0, 6.28), offset=st.floats(-0.5, 0.5))
-def test_a_wall_stays_closed_and_thin(turn, heading, offset):
-    normal = np.array([np.cos(heading), np.sin(heading), 0.0])
-    before = plane(normal, np.abs(normal).max(), offset=offset)  # the thinnest voxel plane without a hole, as fusion makes them
-    after = resample(before, turn).coords
-    turned = turn_matrix(turn) @ normal / turn.scale
-    flat = np.linalg.svd(turned[None])[2][1:]
-    center = turn_matrix(turn) @ (offset * normal - pivot_of(before)) + pivot_of(before) + turn.shift
-    points = center + np.random.default_rng(0).uniform(-11.0, 11.0, (4000, 2)) * turn.scale @ flat
-    # the number of voxels of such a plane goes with the largest component of its normal
-    expected = len(before) * turn.scale**2 * np.abs(turned).max() / np.abs(normal).max()
-    assert 0.85 < len(after) / max(expected, len(before) * turn.scale**2) < 1.25
-    assert share_hit(after, points, np.broadcast_to(turned, points.shape)) > 0.95
+def test_walls_stay_closed_and_thin():
+    hits = []
+    for i, turn in enumerate(TURNS * 2):
+        heading, offset = np.random.default_rng([1, i]).uniform([0.0, -0.5], [6.28, 0.5])
+        normal = np.array([np.cos(heading), np.sin(heading), 0.0])
+        before = plane(normal, np.abs(normal).max(), offset=offset)  # the thinnest voxel plane without a hole, as fusion makes them
+        after = resample(before, turn).coords
+        turned = turn_matrix(turn) @ normal / turn.scale
+        # as many voxels as before per area, or as such a plane of the new heading has, which go with the largest component of the normal
+        same = len(before) * turn.scale**2
+        other = same * np.abs(turned).max() / np.abs(normal).max()
+        assert 0.9 * min(same, other) < len(after) < 1.2 * max(same, other)
+        center = turn_matrix(turn) @ (offset * normal - pivot_of(before)) + pivot_of(before) + turn.shift
+        flat = np.linalg.svd(turned[None])[2][1:]
+        points = center + np.random.default_rng(0).uniform(-11.0, 11.0, (4000, 2)) * turn.scale @ flat
+        hits.append(share_hit(after, points, np.broadcast_to(turned, points.shape)))
+    assert min(hits) > 0.9 and np.mean(hits) > 0.97  # the planes before: 0.926 and 0.99, diagonal neighbours have gaps
 
 
-@settings(max_examples=10, deadline=None, derandomize=True)
-@given(angle=st.floats(0.0, 6.28), shift=SHIFTS)
-def test_a_floor_that_flickers_between_two_layers_stays_single(angle, shift):
+@pytest.mark.parametrize("turn", TURNS[:4])
+def test_a_floor_that_flickers_between_two_layers_stays_single(turn):
     x, y = np.meshgrid(np.arange(40), np.arange(40), indexing="ij")
     z = np.random.default_rng(0).integers(-1, 1, x.shape)
-    after = resample(np.stack([x, y, z], -1).reshape(-1, 3), Turn(angle, shift=shift)).coords
+    after = resample(np.stack([x, y, z], -1).reshape(-1, 3), Turn(turn.angle_rad, shift=turn.shift)).coords
     columns = np.unique(after[:, :2], axis=0)
     assert len(after) / len(columns) < 1.1 and abs(len(columns) / x.size - 1.0) < 0.06
 
 
-@settings(max_examples=10, deadline=None, derandomize=True)
-@given(turn=TURNS)
+@pytest.mark.parametrize("turn", TURNS)
 def test_a_rod_is_not_broken(turn):
     after = resample(np.stack([np.zeros(50), np.zeros(50), np.arange(50)], 1).astype(int), turn).coords
     heights = np.unique(after[:, 2])
@@ -118,8 +113,7 @@ def test_quarter_turns_are_the_symmetries(quarter):
     assert (turned.colors == scene.colors).all() and (turned.instance == scene.instance).all()
 
 
-@settings(max_examples=15, deadline=None, derandomize=True)
-@given(turn=TURNS)
+@pytest.mark.parametrize("turn", TURNS)
 def test_labels_stay_where_they_were(turn):
     """A floor in two halves and a box on it: away from the borders every voxel has the label of its place."""
     x, y = np.meshgrid(np.arange(-20, 20), np.arange(-20, 20), indexing="ij")
