@@ -83,7 +83,7 @@ def test_walls_stay_closed_and_thin():
         flat = np.linalg.svd(turned[None])[2][1:]
         points = center + np.random.default_rng(0).uniform(-11.0, 11.0, (4000, 2)) * turn.scale @ flat
         hits.append(share_hit(after, points, np.broadcast_to(turned, points.shape)))
-    assert min(hits) > 0.9 and np.mean(hits) > 0.97  # the planes before: 0.926 and 0.99, diagonal neighbours have gaps
+    assert min(hits) > 0.9 and np.mean(hits) > 0.97  # the planes before: 0.963 and 0.986, diagonal neighbours have gaps
 
 
 @pytest.mark.parametrize("turn", TURNS[:4])
