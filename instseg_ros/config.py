@@ -350,6 +350,7 @@ class TrainingConfig:
     steps: int = setting(4000, "optimiser steps", ge=1, le=100_000_000)
     batch_voxels: int = setting(40000, "scenes are put together until they reach this many voxels", ge=100, le=100_000_000)
     batch_scenes: int = setting(0, "and this many scenes; 0 = any number", ge=0, le=10_000)
+    micro_batches: int = setting(1, "batches of this size that a step takes the mean of; several processes share them out", ge=1, le=100_000)
     optimizer: str = setting("adamw", "optimiser of the run", choices=("adamw", "adam"))
     learning_rate: float = setting(2e-3, "peak learning rate", ge=0.0, le=1.0)
     weight_decay: float = setting(1e-3, "weight decay of adamw", ge=0.0, le=1.0)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from instseg_ros.config import TrainingConfig, add_setting_arguments, load_yaml, preset_file, settings_from_arguments
 from instseg_ros.sparse import kernels
+from instseg_ros.training.processes import cores_each
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,20 +30,24 @@ def run(args: argparse.Namespace) -> int:
     config = settings_from_arguments(TrainingConfig, args, load_yaml(TrainingConfig, preset_file(args.preset)))
     name = Path(args.preset).stem
     out = args.out or Path("runs") / name
-    if args.threads:
+    if threads := args.threads or cores_each():
         import torch
 
-        torch.set_num_threads(args.threads)
-        kernels.set_threads(args.threads)
+        torch.set_num_threads(threads)
+        kernels.set_threads(threads)
     trainer = Trainer(config, args.data, out, args.device, name, args.fresh, args.init)
+    say = print if trainer.processes.rank == 0 else lambda text: None
     if trainer.step:
-        print(f"going on from step {trainer.step} of {out}")
+        say(f"going on from step {trainer.step} of {out}")
     elif args.init:
-        print(f"starting from {args.init}" + (f"; not in it: {', '.join(trainer.new_tensors)}" if trainer.new_tensors else ""))
-    print(f"{trainer.model.parameter_count():,} parameters, {len(trainer.train_files)} training scenes, on {trainer.device}")
+        say(f"starting from {args.init}" + (f"; not in it: {', '.join(trainer.new_tensors)}" if trainer.new_tensors else ""))
+    count = trainer.processes.count
+    say(f"{trainer.model.parameter_count():,} parameters, {len(trainer.train_files)} training scenes, "
+        + (f"{count} processes on {trainer.device.type}" if count > 1 else f"on {trainer.device}"))
     figures = trainer.run()
-    print("  ".join(f"{k} {v:.3f}" for k, v in figures.items()))
-    print(f"weights: {out / 'last.safetensors'}, best validation AP50: {out / 'best.safetensors'}")
+    say("  ".join(f"{k} {v:.3f}" for k, v in figures.items()))
+    say(f"weights: {out / 'last.safetensors'}, best validation AP50: {out / 'best.safetensors'}")
+    trainer.processes.close()
     return 0
 
 

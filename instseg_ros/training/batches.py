@@ -2,6 +2,7 @@
 
 __all__ = ["Batch", "BatchSource", "make_batch"]
 
+import itertools
 import queue
 import threading
 from collections.abc import Iterator, Sequence
@@ -102,7 +103,7 @@ def make_batch(scenes: Sequence[VoxelScene], config: TrainingConfig, floors_z_m:
 
 
 class BatchSource:
-    """Augmented batches, the same for the same seed and step, made one step ahead in a thread.
+    """Augmented batches, the same for the same seed, step and index within the step, made ahead in a thread.
 
     Args:
         files: scene files.
@@ -114,9 +115,9 @@ class BatchSource:
         self._parts = [f for f in files if "_part" in f.stem]
         self.config = config
 
-    def batch(self, step: int) -> Batch:
-        """The batch of a step."""
-        rng = np.random.default_rng([self.config.seed, step])
+    def batch(self, step: int, index: int = 0) -> Batch:
+        """A micro-batch of a step."""
+        rng = np.random.default_rng([self.config.seed, step, index])  # index 0: the same numbers as from [seed, step]
         scenes: list[VoxelScene] = []
         while sum(len(s.coords) for s in scenes) < self.config.batch_voxels or len(scenes) < self.config.batch_scenes:
             scene = augment(load_scene(self._choose(rng)), self.config.augmentation, rng)
@@ -134,8 +135,8 @@ class BatchSource:
         pool = pools[int(rng.integers(len(pools)))]
         return pool[int(rng.integers(len(pool)))]
 
-    def batches(self, first: int, last: int) -> Iterator[Batch]:
-        """The batches of steps first..last-1."""
+    def batches(self, first: int, last: int, indices: Sequence[int] = (0,)) -> Iterator[Batch]:
+        """The micro-batches with these indices of steps first..last-1, step by step."""
         ready: queue.Queue[Batch | Exception | None] = queue.Queue(maxsize=2)
         stop = threading.Event()
 
@@ -149,10 +150,10 @@ class BatchSource:
 
         def produce() -> None:
             try:
-                for step in range(first, last):
+                for step, index in itertools.product(range(first, last), indices):
                     if stop.is_set():
                         return
-                    put(self.batch(step))
+                    put(self.batch(step, index))
                 put(None)
             except Exception as error:  # handed to the consumer, which raises it
                 put(error)

@@ -1,9 +1,9 @@
 """What a training run minimises: the losses of a preset, weighted."""
 
-__all__ = ["check_objective", "objective"]
+__all__ = ["TERMS", "Objective", "check_objective", "objective"]
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from instseg_ros.config import LossConfig, TrainingConfig
 from instseg_ros.errors import ConfigError
@@ -22,6 +22,9 @@ _HEADS_READ = {
     "direction": ("direction",), "covariance": ("covariance", "embedding", "offset"), "occupancy": ("occupancy",),
 }
 """Loss -> heads it reads."""
+
+TERMS = tuple(_HEADS_READ)
+"""Names of all terms."""
 
 
 def check_objective(config: TrainingConfig) -> None:
@@ -76,6 +79,30 @@ def objective(outputs: dict[str, Tensor], batch: Batch, config: LossConfig, clas
         terms["covariance"] = config.covariance * covariance_loss(
             outputs["embedding"], center, outputs["covariance"], batch.instance_of_voxel(), batch.scene_of_instance, batch.scene_of_voxel)
     return terms
+
+
+class Objective(nn.Module):
+    """A network with what it is trained for, as one module, so that DistributedDataParallel sees what parameters the terms depend on.
+
+    Args:
+        model: network; its outputs are as `objective` reads them.
+        config: weights and forms of the losses.
+        class_weights: [20].
+        amp: whether the network runs in mixed precision.
+    """
+
+    class_weights: Tensor
+
+    def __init__(self, model: nn.Module, config: LossConfig, class_weights: Tensor, amp: bool) -> None:
+        super().__init__()
+        self.model, self.config, self.amp = model, config, amp
+        self.register_buffer("class_weights", class_weights)
+
+    def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        """The weighted terms of a batch at a step of the run."""
+        with torch.autocast(batch.features.device.type, dtype=torch.float16, enabled=self.amp):
+            outputs = self.model(batch.features, batch.tables)
+        return objective(outputs, batch, self.config, self.class_weights, step)
 
 
 def _metric_learning(embedding: Tensor, size: Tensor, batch: Batch, config: LossConfig) -> dict[str, Tensor]:

@@ -2,7 +2,9 @@
 
 __all__ = ["Trainer", "scene_files"]
 
+import itertools
 import math
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,18 +12,20 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from instseg_ros.config import TrainingConfig, to_mapping
 from instseg_ros.datasets.scenes import load_scene
-from instseg_ros.errors import DataError
+from instseg_ros.errors import ConfigError, DataError
 from instseg_ros.labels import BACKGROUND, CLASS_NAMES, NUM_CLASSES
 from instseg_ros.losses.semantic import balance_weights
-from instseg_ros.models.network import InstanceNet, resolve_device
+from instseg_ros.models.network import InstanceNet
 from instseg_ros.models.weights import initialize, save_weights
 from instseg_ros.training.batches import Batch, BatchSource
 from instseg_ros.training.checkpoint import load_checkpoint, save_checkpoint
-from instseg_ros.training.objective import check_objective, objective
+from instseg_ros.training.display import Display
+from instseg_ros.training.micro_batches import StepMeans
+from instseg_ros.training.objective import Objective, check_objective
+from instseg_ros.training.processes import Processes
 from instseg_ros.training.validation import validate
 
 
@@ -46,6 +50,9 @@ def _optimizer(model: InstanceNet, config: TrainingConfig) -> torch.optim.Optimi
 class Trainer:
     """A run in a folder: checkpoints, TensorBoard events and the weights it ends with.
 
+    Started by torchrun, all processes do the same but for their micro-batches (index = rank, rank + processes, ...) and validation scenes;
+    the first one writes the files.
+
     Args:
         config: settings.
         data: folder with `train/` and `validation/` scenes.
@@ -60,7 +67,12 @@ class Trainer:
                  init: Path | None = None) -> None:
         check_objective(config)
         self.config, self.out, self.preset = config, out, preset
-        self.device = resolve_device(device)
+        self.processes = Processes(device)
+        self.device = self.processes.device
+        if self.processes.count > config.micro_batches:
+            raise ConfigError(f"{self.processes.count} processes share {config.micro_batches} micro-batch(es) a step, and each needs one: "
+                              f"--micro-batches {self.processes.count}, or fewer processes")
+        self._indices = range(self.processes.rank, config.micro_batches, self.processes.count)
         self.train_files = scene_files(data / "train")
         # partial maps are for training; validation looks at finished ones
         self.validation_files = [f for f in scene_files(data / "validation") if "_part" not in f.stem]
@@ -78,6 +90,10 @@ class Trainer:
             state = load_checkpoint(self.checkpoint, self.model, self.optimizer)
             self.step, self.best = int(state["step"]), float(state["best"])
             self._move_optimizer()
+        self.processes.check_same(
+            settings=to_mapping(config), scenes=[f.name for f in [*self.train_files, *self.validation_files]], checkpoint=self.step)
+        class_weights = balance_weights(self.class_counts).to(self.device)
+        self._objective = self.processes.wrap(Objective(self.model, config.losses, class_weights, self._amp))
 
     @property
     def _amp(self) -> bool:
@@ -85,40 +101,28 @@ class Trainer:
 
     def run(self) -> dict[str, float]:
         """Train up to `config.steps`; returns the last validation's figures."""
-        from torch.utils.tensorboard import SummaryWriter
-
-        source = BatchSource(self.train_files, self.config)
-        class_weights = balance_weights(self.class_counts).to(self.device)
+        batches = BatchSource(self.train_files, self.config).batches(self.step, self.config.steps, self._indices)
         figures: dict[str, float] = {}
-        writer = SummaryWriter(str(self.out), purge_step=self.step)
-        progress = tqdm(total=self.config.steps, initial=self.step, unit="step", desc="train", smoothing=0.05)
-        mean: dict[str, float] = {}
-        for batch in source.batches(self.step, self.config.steps):
-            terms = self._step(batch.to(self.device), class_weights)
-            self.step += 1
-            for name, value in terms.items():
-                mean[name] = value if name not in mean else 0.98 * mean[name] + 0.02 * value
-            progress.update()
-            if self.step % 20 == 0:
-                progress.set_postfix({k: f"{v:.3f}" for k, v in mean.items()} | {k: f"{v:.3f}" for k, v in figures.items() if k == "ap50"})
-                for name, value in terms.items():
-                    writer.add_scalar(f"loss/{name}", value, self.step)
-            last = self.step == self.config.steps
-            if self.step % self.config.validate_every == 0 or last:
-                figures = self.validate()
-                for name, value in figures.items():
-                    writer.add_scalar(f"validation/{name}", value, self.step)
-                tqdm.write(f"step {self.step}: " + "  ".join(f"{k} {v:.3f}" for k, v in figures.items()))
-            if self.step % self.config.checkpoint_every == 0 or last:
-                self._save_checkpoint()
-        progress.close()
-        writer.close()
+        with Display(self.out, self.step, self.config.steps, shown=self.processes.rank == 0) as display:
+            while self.step < self.config.steps:
+                terms = self._step(itertools.islice(batches, len(self._indices)))
+                self.step += 1
+                display.losses(self.step, terms)
+                last = self.step == self.config.steps
+                if self.step % self.config.validate_every == 0 or last:
+                    figures = self.validate()
+                    display.figures(self.step, figures)
+                if self.step % self.config.checkpoint_every == 0 or last:
+                    self._save_checkpoint()
         return figures or self.validate()
 
     def validate(self) -> dict[str, float]:
-        """AP on the validation scenes; writes `last.safetensors`, and `best.safetensors` if it is the best so far."""
+        """AP on the validation scenes; writes `last.safetensors`, and `best.safetensors` if it is the best so far.
+
+        With several processes all of them have to call it.
+        """
         self.model.eval()
-        figures = validate(self.model, self.validation_files, self.config.grouping)
+        figures = validate(self.model, self.validation_files, self.config.grouping, self.processes)
         self.model.train()
         self.save_weights(self.out / "last.safetensors", figures)
         if figures["ap50"] > self.best:
@@ -127,7 +131,9 @@ class Trainer:
         return figures
 
     def save_weights(self, path: Path, figures: dict[str, float]) -> None:
-        """Write the model as a weights file with what it was trained on."""
+        """Write the model as a weights file with what it was trained on (the first process alone)."""
+        if self.processes.rank:
+            return
         classes = [CLASS_NAMES[c] for c in range(NUM_CLASSES) if self.class_counts[c] > 0 and c not in BACKGROUND]
         training = to_mapping(replace(self.config))
         model = self.model.float()
@@ -147,23 +153,31 @@ class Trainer:
             return self.config.learning_rate * (step + 1) / warm
         return self.config.learning_rate * 0.5 * (1.0 + math.cos(math.pi * (step - warm) / max(1.0, self.config.steps - warm)))
 
-    def _step(self, batch: Batch, class_weights: Tensor) -> dict[str, float]:
+    def _step(self, batches: Iterable[Batch]) -> dict[str, float]:
+        """An optimiser step on this process's micro-batches; returns the terms' means over those of all processes.
+
+        Raises:
+            DataError: the loss is not finite; raised in all processes, before the weights change.
+        """
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(self.step)
         self.model.train()
-        with torch.autocast(self.device.type, dtype=torch.float16, enabled=self._amp):
-            outputs = self.model(batch.features, batch.tables)
-        terms = objective(outputs, batch, self.config.losses, class_weights, self.step)
-        total = torch.stack(list(terms.values())).sum()
-        if not bool(torch.isfinite(total)):
-            raise DataError(f"the loss is {total.item()} at step {self.step}: lower --learning-rate, or look at the scenes of this step")
         self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(total).backward()
+        means = StepMeans(self.model, self.processes, self.config.micro_batches)
+        share = self.processes.count / self.config.micro_batches  # the mean over processes of what each adds up is the mean over micro-batches
+        for number, batch in enumerate(batches, 1):
+            with self.processes.kept_apart(self._objective, number < len(self._indices)):
+                terms = self._objective(batch.to(self.device), self.step)
+                self.scaler.scale(share * torch.stack(list(terms.values())).sum()).backward()
+            means.add(terms)
+        mean_terms = means.finish()
+        if not math.isfinite(total := sum(mean_terms.values())):
+            raise DataError(f"the loss is {total} at step {self.step}: lower --learning-rate, or look at the scenes of this step")
         self.scaler.unscale_(self.optimizer)
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), 10.0)
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        return {name: term.item() for name, term in terms.items()}
+        return mean_terms
 
     def _count_classes(self) -> Tensor:
         counts = np.zeros(256, np.int64)
@@ -172,6 +186,8 @@ class Trainer:
         return torch.from_numpy(counts[:NUM_CLASSES])
 
     def _save_checkpoint(self) -> None:
+        if self.processes.rank:
+            return
         state: dict[str, Any] = {"step": self.step, "best": self.best, "config": to_mapping(self.config)}
         save_checkpoint(self.checkpoint, self.model, self.optimizer, state)
 

@@ -15,6 +15,7 @@ from instseg_ros.labels import IGNORE
 from instseg_ros.mapping.update import MapUpdate
 from instseg_ros.models.network import InstanceNet
 from instseg_ros.segmenter import LabelledCloud, Segmenter
+from instseg_ros.training.processes import Processes
 
 
 def segment_scene(segmenter: Segmenter, scene: VoxelScene) -> LabelledCloud:
@@ -25,27 +26,30 @@ def segment_scene(segmenter: Segmenter, scene: VoxelScene) -> LabelledCloud:
     return segmenter.cloud(segmenter.map.lookup(scene.coords))
 
 
-def validate(net: InstanceNet, files: Sequence[Path], grouping: GroupingConfig | None = None) -> dict[str, float]:
+def validate(net: InstanceNet, files: Sequence[Path], grouping: GroupingConfig | None = None, processes: Processes | None = None) -> dict[str, float]:
     """`ap`, `ap50`, `ap25` of the instances and `accuracy` of the voxel classes over scene files.
 
     Args:
         net: a network in evaluation mode.
         grouping: settings of the grouper; default: those of the segmenter.
+        processes: that share the scenes; all have to call this, and all get the figures. Default: this one alone.
     """
     config = SegmenterConfig(voxel_size_m=net.config.voxel_size_m, device=next(net.parameters()).device.type, grouping=grouping or GroupingConfig())
     segmenter = Segmenter(config, net)
-    scans, right, known = [], 0, 0
-    for file in files:
+    rank, count = (processes.rank, processes.count) if processes else (0, 1)
+    mine = []
+    for file in files[rank::count]:
         scene = load_scene(file)
         supply_labels(segmenter, GroundTruth.of(scene.coords, scene.class_index, scene.instance, scene.voxel_size_m))
         cloud = segment_scene(segmenter, scene)
         found = list(segmenter.tracker.instances.values())
         ids, classes = np.array([i.id for i in found]), np.array([i.class_index for i in found])
         predictions = Predictions.from_map(cloud.instance, ids, classes, np.array([i.score for i in found]))
-        scans.append(Scan(scene.class_index, scene.instance, predictions))
         voxel_class = segmenter.runner.prediction.semantic[segmenter.map.lookup(scene.coords)].argmax(1)
         labelled = scene.class_index != IGNORE
-        right += int((voxel_class == scene.class_index)[labelled].sum())
-        known += int(labelled.sum())
-    result = average_precision(scans, min_region=default_min_region(net.config.voxel_size_m))
-    return {"ap": result.ap, "ap50": result.ap50, "ap25": result.ap25, "accuracy": right / max(known, 1)}
+        right = int((voxel_class == scene.class_index)[labelled].sum())
+        mine.append((Scan(scene.class_index, scene.instance, predictions), right, int(labelled.sum())))
+    shares = processes.gather(mine) if processes else [mine]
+    judged = [shares[i % count][i // count] for i in range(len(files))]
+    result = average_precision([scan for scan, _, _ in judged], min_region=default_min_region(net.config.voxel_size_m))
+    return {"ap": result.ap, "ap50": result.ap50, "ap25": result.ap25, "accuracy": sum(r for _, r, _ in judged) / max(sum(k for _, _, k in judged), 1)}
