@@ -2,6 +2,7 @@
 
 __all__ = ["comparison_markdown", "save_comparison_plot", "summarise_entries"]
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -138,7 +139,7 @@ def save_comparison_plot(path: Path | str, title: str, rows: Sequence[Mapping[st
         drawn = bars.bar(np.arange(len(names)) + (k - 1) * width, heights, width, label=MEASURES[key])
         bars.bar_label(drawn, [_cell(row.get(key)) for row in entries], fontsize=7)
     seconds = ["" if row.get("seconds_per_scene") is None else f"\n{row['seconds_per_scene']:.2g} s/scene" for row in entries]
-    bars.set_xticks(range(len(names)), [name + time for name, time in zip(names, seconds, strict=True)], fontsize=8)
+    bars.set_xticks(range(len(names)), [textwrap.fill(name.replace("_", " "), 16) + time for name, time in zip(names, seconds, strict=True)], fontsize=8)
     bars.set(ylim=(0, 1.2), title=title)
     bars.legend(loc="upper center", ncols=3, fontsize=8)
     table = np.array([[np.nan if (v := value.get((label, n))) is None else v for label in labels] for n in names], float)
