@@ -139,7 +139,8 @@ def save_comparison_plot(path: Path | str, title: str, rows: Sequence[Mapping[st
         drawn = bars.bar(np.arange(len(names)) + (k - 1) * width, heights, width, label=MEASURES[key])
         bars.bar_label(drawn, [_cell(row.get(key)) for row in entries], fontsize=7)
     seconds = ["" if row.get("seconds_per_scene") is None else f"\n{row['seconds_per_scene']:.2g} s/scene" for row in entries]
-    bars.set_xticks(range(len(names)), [textwrap.fill(name.replace("_", " "), 16) + time for name, time in zip(names, seconds, strict=True)], fontsize=8)
+    below = [textwrap.fill(name.replace("_", " "), 16) + time for name, time in zip(names, seconds, strict=True)]
+    bars.set_xticks(range(len(names)), below, fontsize=8)
     bars.set(ylim=(0, 1.2), title=title)
     bars.legend(loc="upper center", ncols=3, fontsize=8)
     table = np.array([[np.nan if (v := value.get((label, n))) is None else v for label in labels] for n in names], float)
