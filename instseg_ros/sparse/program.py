@@ -14,7 +14,7 @@ from instseg_ros.models.refine import attend
 from instseg_ros.sparse.conv import apply_conv
 from instseg_ros.sparse.pyramid import LevelTables, Tables
 
-_ATTEND_ROWS = 1 << 16  # rows attended to at once: each takes some kilobytes
+_ATTEND_ROWS = 1 << 13  # rows attended to at once, which keeps what is between them in the cache
 INPUT = -1
 """Stands for the input features where a layer's `source` is asked for."""
 
