@@ -56,9 +56,8 @@ class Processes:
             raise ConfigError(f"{here} processes on a machine with {torch.cuda.device_count()} GPU(s): "
                               f"--nproc-per-node {torch.cuda.device_count()}, or --device cpu")
         accelerate = require("accelerate", "train with several processes", "pip install 'instseg_ros[distributed]' or pip install accelerate")
-        # Which parameters a step uses changes (classes first; scenes without instances): those that none used keep no gradient, as in
-        # one process. Buffers are the running statistics, which micro_batches.py averages instead of taking those of rank 0.
-        wrapping = accelerate.DistributedDataParallelKwargs(find_unused_parameters=True, broadcast_buffers=False)
+        # Which parameters a step uses changes (classes first; scenes without instances): those that none used keep no gradient, as in one process.
+        wrapping = accelerate.DistributedDataParallelKwargs(find_unused_parameters=True)
         self._accelerator = accelerate.Accelerator(cpu=self.device.type == "cpu", mixed_precision="no", kwargs_handlers=[wrapping])
         self.rank, self.device = int(self._accelerator.process_index), self._accelerator.device
 
