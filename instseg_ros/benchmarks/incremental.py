@@ -157,7 +157,7 @@ class Bench:
             cost = self.change_ms(kind, number)
             refresh.append(cost[0])
             mapping.append(cost[1])
-        statistics = self.network.statistics
+        statistics = self.network.statistics[: len(self.network.program.layers)]  # refinements of the embedding come after the layers
         weights = [layer.weight.numel() for layer in self.network.program.layers]
         due = sum(s.due * w for s, w in zip(statistics, weights, strict=True))
         return {
