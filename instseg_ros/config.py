@@ -7,7 +7,7 @@ are dataclasses themselves; their fields are named with dots (`grouping.min_voxe
 __all__ = [
     "AugmentationConfig", "FolderConfig", "FusionConfig", "FusionNodeConfig", "GroupingConfig", "ImagesConfig",
     "InputConfig", "LossConfig", "ModelConfig", "OutputConfig", "PoseConfig", "SegmenterConfig",
-    "SegmenterNodeConfig", "Setting", "TrackingConfig", "TrainingConfig", "add_setting_arguments", "flatten",
+    "SegmenterNodeConfig", "Setting", "StateConfig", "TrackingConfig", "TrainingConfig", "add_setting_arguments", "flatten",
     "from_mapping", "load_yaml", "preset_file", "setting", "settings_from_arguments", "settings_of", "to_mapping",
 ]
 
@@ -248,12 +248,25 @@ class OutputConfig:
 
 
 @dataclass
+class StateConfig:
+    """What the segmenter node keeps across restarts."""
+
+    file: str = setting(
+        "", "file below save_dir (.instseg) in which map, ids and their history outlive the node: saved now and then and at the end; empty = none",
+        fixed=True,
+    )
+    period_s: float = setting(30.0, "the state is saved this often if anything has changed, s", ge=0.05, le=86400.0)
+    resume: bool = setting(True, "go on from the state file at the start, if there is one; false = begin a new map", fixed=True)
+
+
+@dataclass
 class SegmenterNodeConfig(SegmenterConfig):
     """All parameters of the segmenter node."""
 
     input: InputConfig = group(InputConfig)
     output: OutputConfig = group(OutputConfig)
-    save_dir: str = setting("", "folder ~/save_map writes to, and nowhere else; empty = instseg_ros in ROS_HOME (~/.ros)", fixed=True)
+    state: StateConfig = group(StateConfig)
+    save_dir: str = setting("", "only folder of saved maps and states; empty = instseg_ros in ROS_HOME (~/.ros)", fixed=True)
 
 
 @dataclass

@@ -10,13 +10,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from instseg_ros.config import SegmenterConfig
-from instseg_ros.errors import ConfigError
+from instseg_ros.errors import ConfigError, DataError
+from instseg_ros.event_log import EventLog
 from instseg_ros.grouping.grouper import Grouper
 from instseg_ros.labels import IGNORE
 from instseg_ros.mapping.update import MapUpdate
 from instseg_ros.mapping.voxel_map import MapDelta, VoxelMap
 from instseg_ros.models.network import InstanceNet, resolve_device
 from instseg_ros.models.weights import load_weights
+from instseg_ros.persistence import State, weights_fingerprint
 from instseg_ros.sparse.device import DeviceIncrementalNetwork
 from instseg_ros.sparse.incremental import IncrementalNetwork
 from instseg_ros.sparse.runner import FullPassRunner
@@ -79,6 +81,7 @@ class Segmenter:
                 "set it (and the mapper's) to the weights' size, or train for yours"
             )
         self.depth = len(net.config.channels)
+        self.weights = weights_fingerprint(net)
         self.runner = self._make_runner(net)
         self.grouper = Grouper(self.config.grouping)
         self.reset()
@@ -98,6 +101,7 @@ class Segmenter:
         self.runner.reset()
         self.grouper.reset()
         self.tracker = InstanceTracker(self.config.tracking)
+        self.log = EventLog()
         self._class_index = np.zeros(0, np.uint8)
         self._instance = np.zeros(0, np.uint32)
         self._confidence = np.zeros(0, np.float32)
@@ -130,6 +134,7 @@ class Segmenter:
                 segmentation = self.grouper.regroup(self.map, self.runner.prediction, changed, delta)
             with _timed(stage_ms, "tracking"):
                 events = self.tracker.associate(segmentation, self.map, update.stamp_ns, delta)
+                self.log.record(events, update.stamp_ns)
                 relabelled = self._relabel(changed, delta)
         gone = delta.removed_coords[self.map.lookup(delta.removed_coords) < 0]
         return SegmentationResult(
@@ -143,6 +148,38 @@ class Segmenter:
         self.runner.reset()
         self.grouper.reset()
         return self.process(self.map.to_update(stamp_ns))
+
+    def restore(self, state: State) -> None:
+        """Go on from a saved state: map, published labels, ids and their history are as they were, the network's caches are rebuilt.
+
+        With the weights and settings of the one that was saved, and tolerance 0, all that follows is as if it had not been interrupted.
+
+        Args:
+            state: what `persistence.load_state` read.
+
+        Raises:
+            DataError: the state is for another voxel size, or contradicts itself; nothing has changed.
+        """
+        if abs(state.voxel_size_m - self.config.voxel_size_m) > 1e-4 * self.config.voxel_size_m:
+            raise DataError(
+                f"the saved map has voxels of {state.voxel_size_m:g} m, voxel_size_m is {self.config.voxel_size_m:g}: "
+                "start with the weights and the voxel size it was made with, or begin a new map"
+            )
+        voxels, saved = VoxelMap(self.config.voxel_size_m, state.frame_id, self.depth), state.arrays
+        slots = saved["voxel.slot"]
+        voxels.restore(saved["voxel.coords"], saved["voxel.color"], saved["voxel.weight"], slots, saved["free.slot"])
+        tracker = InstanceTracker.from_state(self.config.tracking, state.tracker_state(voxels.capacity))
+        self.reset()
+        self.map, self.tracker, self.log = voxels, tracker, EventLog.from_state(saved)
+        self._class_index, self._confidence = np.zeros(voxels.capacity, np.uint8), np.zeros(voxels.capacity, np.float32)
+        self._class_index[slots], self._confidence[slots] = saved["voxel.class_index"], saved["voxel.confidence"]
+        self._instance = tracker.instance_of.copy()
+        self._shown = {i: (one.class_index, one.score) for i, one in tracker.instances.items()}
+        if len(voxels):
+            delta = voxels.unchanged()
+            changed = self.runner.refresh(voxels, delta)
+            tracker.bind(self.grouper.regroup(voxels, self.runner.prediction, changed, delta))
+            self._relabel(changed, delta)  # changes something only if weights or settings are others, or passes not exact
 
     def cloud(self, slots: np.ndarray | None = None) -> LabelledCloud:
         """The labelled voxels of the map, or of the given slots."""

@@ -112,6 +112,8 @@ class InstanceTracker:
         self._next_id = 1
         self._updates = 0
         self._bound = True  # false after loading: which segment an instance is made of is not known then
+        self._loose: set[int] = set()  # segments that `bind` found no instance for, and instances without a segment
+        self._orphans: set[int] = set()
 
     @property
     def instance_of(self) -> np.ndarray:
@@ -160,12 +162,12 @@ class InstanceTracker:
 
     def _involved(self, segmentation: Segmentation, voxel_map: Map) -> tuple[list[int], list[int]]:
         """Changed segments in the order of their first voxel, and the instances (ascending) that may lose or change theirs."""
-        touched = segmentation.touched if self._bound else set(segmentation.segments)
         if self._bound:
-            old = {self._id_of_segment.pop(s) for s in touched | segmentation.gone if s in self._id_of_segment}
+            touched = segmentation.touched | (self._loose & segmentation.segments.keys())
+            old = {self._id_of_segment.pop(s) for s in touched | segmentation.gone if s in self._id_of_segment} | self._orphans
         else:
-            old = set(self.instances)
-        self._bound = True
+            touched, old = set(segmentation.segments), set(self.instances)
+        self._bound, self._loose, self._orphans = True, set(), set()
         ids = sorted(touched)
         if ids:
             first = np.array([segmentation.segments[s].slots[0] for s in ids])
@@ -304,6 +306,21 @@ class InstanceTracker:
                     events.append(TrackEvent("retired", i, 0, dormant.instance.class_index))
         return events
 
+    def bind(self, segmentation: Segmentation) -> None:
+        """After loading: say which segments there are, of the same map. An instance goes on with the one that has just its voxels.
+
+        What finds no counterpart, because network or settings are others, is matched by votes with the next `associate`.
+        """
+        self._id_of_segment = {}
+        for s, segment in segmentation.segments.items():
+            i = int(self.instance_of[segment.slots[0]])
+            if i and len(segment.slots) == len(self._slots[i]) and (self.instance_of[segment.slots] == i).all():
+                self._id_of_segment[s] = i
+                self.instances[i] = replace(self.instances[i], class_index=segment.class_index, score=segment.score)
+        self._bound = True
+        self._loose = segmentation.segments.keys() - self._id_of_segment.keys()
+        self._orphans = self.instances.keys() - set(self._id_of_segment.values())
+
     def state(self) -> dict[str, np.ndarray]:
         """Everything that ids depend on, as plain arrays (per slot of the map it was used with)."""
         asleep = [self._dormant[i] for i in sorted(self._dormant)]
@@ -322,7 +339,7 @@ class InstanceTracker:
     def from_state(cls, config: TrackingConfig, state: dict[str, np.ndarray]) -> "InstanceTracker":
         """A tracker that goes on where `state` was taken; the map's slots must be the same.
 
-        The first `associate` looks at all segments, as a fresh grouper gives them other segment ids.
+        The first `associate` looks at all segments, as a fresh grouper gives them other segment ids; unless `bind` is told them before.
 
         Raises:
             DataError: arrays are missing or do not fit together.

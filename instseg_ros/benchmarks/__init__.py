@@ -8,5 +8,6 @@ BENCHMARKS = {
     "grouping": "regrouping touched components against grouping the whole map, every grouper",
     "incremental": "cost and error of the incremental network against full passes",
     "online": "time per update and stage over the sequence of a single room",
+    "resume": "SIGKILL of the segmenter node at random moments: what comes back, and under which ids",
 }
 """Name and summary; the module has the name of the benchmark and is imported only when it runs."""

@@ -78,6 +78,28 @@ class VoxelMap:
         """Slots in use [n] int32, ascending."""
         return self.pyramid.levels[0].live_rows()
 
+    def free_slots(self) -> np.ndarray:
+        """Slots whose voxel is gone [n] int32; the last is used again first."""
+        return self.pyramid.levels[0].free_rows()
+
+    def restore(self, coords: np.ndarray, colors: np.ndarray, weights: np.ndarray, slots: np.ndarray, free: np.ndarray) -> None:
+        """Fill a map that has had no voxel yet, so that it goes on as the one this was taken of.
+
+        Args:
+            coords, colors, weights: [n, 3], [n, 3], [n] of the voxels.
+            slots: [n] their slots.
+            free: [f] all other slots below the highest, in the order of `free_slots`.
+        """
+        self.pyramid.levels[0].arrange(slots, free)
+        self.pyramid.insert(coords)
+        self._fit()
+        self.colors[slots], self.weights[slots] = colors, weights
+
+    def unchanged(self) -> MapDelta:
+        """The delta of an update that does nothing."""
+        none = np.zeros(0, np.int32)
+        return MapDelta(none, none, none, np.zeros((0, 3), np.int32), self.pyramid.apply(none, np.zeros((0, 3), np.int32)))
+
     def centers_m(self, slots: np.ndarray) -> np.ndarray:
         """Voxel centres [n, 3] float32 of slots, metres in the map frame."""
         return voxel_centers(self.coords[slots], self.voxel_size_m)

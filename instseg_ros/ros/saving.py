@@ -11,9 +11,10 @@ import numpy as np
 
 from instseg_ros.errors import InputError
 from instseg_ros.labels import CLASS_NAMES
+from instseg_ros.persistence import STATE_SUFFIX
 from instseg_ros.visual.ply import write_labelled_ply
 
-SUFFIXES = (".npz", ".ply")
+SUFFIXES = (".npz", ".ply", STATE_SUFFIX)
 
 
 def default_save_dir() -> Path:
@@ -21,11 +22,11 @@ def default_save_dir() -> Path:
     return Path(os.environ.get("ROS_HOME", "~/.ros")).expanduser() / "instseg_ros"
 
 
-def confined_path(save_dir: Path | str, path: str) -> Path:
-    """The file to write, which lies in `save_dir` whatever `path` says.
+def confined_path(save_dir: Path | str, path: str, suffixes: tuple[str, ...] = SUFFIXES) -> Path:
+    """The file to write or read, which lies in `save_dir` whatever `path` says.
 
     Raises:
-        InputError: it would lie elsewhere, or is neither .npz nor .ply.
+        InputError: it would lie elsewhere, or does not end in one of the suffixes.
     """
     root = Path(save_dir).expanduser().resolve()
     target = (root / path).resolve()  # symbolic links are followed before the comparison
@@ -33,8 +34,8 @@ def confined_path(save_dir: Path | str, path: str) -> Path:
         raise InputError(
             f"{path!r} is not inside save_dir ({root}): give a relative path, or start the node with another save_dir"
         )
-    if target.suffix not in SUFFIXES:
-        raise InputError(f"{path!r} must end in {' or '.join(SUFFIXES)}")
+    if target.suffix not in suffixes:
+        raise InputError(f"{path!r} must end in {' or '.join(suffixes)}")
     return target
 
 

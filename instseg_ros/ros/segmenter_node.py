@@ -16,22 +16,25 @@ from sensor_msgs.msg import PointCloud2
 from std_srvs.srv import SetBool, Trigger
 
 from instseg_ros.config import SegmenterNodeConfig
-from instseg_ros.errors import InputError
+from instseg_ros.errors import DataError, InputError
 from instseg_ros.models.network import InstanceNet
 from instseg_ros.models.weights import settings_over_weights
 from instseg_ros.msg import MapUpdate
+from instseg_ros.persistence import STATE_SUFFIX, State, load_state
 from instseg_ros.ros import qos
+from instseg_ros.ros.autosave import Autosave, resume
 from instseg_ros.ros.conversions import time_to_ns, update_from_msg
 from instseg_ros.ros.diagnostics import Monitor, status
 from instseg_ros.ros.full_request import FullMapRequester
 from instseg_ros.ros.inputs import Arrival, SequenceWatch, UpdateQueue
+from instseg_ros.ros.instance_services import InstanceServices
 from instseg_ros.ros.parameters import declare_config
 from instseg_ros.ros.pointcloud import check_layout
 from instseg_ros.ros.run import run_node
 from instseg_ros.ros.saving import confined_path, default_save_dir, save_labelled_map
 from instseg_ros.ros.segmenter_worker import SegmenterWorker
 from instseg_ros.segmenter import Segmenter
-from instseg_ros.srv import SaveMap
+from instseg_ros.srv import LoadMap, SaveMap
 
 
 class SegmenterNode(Node):
@@ -56,10 +59,12 @@ class SegmenterNode(Node):
         self.segmenter = Segmenter(config, net)
         self.segmenter.warm_up()
         self._voxel_size_m = config.voxel_size_m
-        self.worker = SegmenterWorker(
-            self, self.segmenter, self.queue, self.monitor, lambda: self.parameters.config, self.watch.lost_one
-        )
         self._save_dir = Path(config.save_dir).expanduser() if config.save_dir else default_save_dir()
+        state_file = confined_path(self._save_dir, config.state.file, (STATE_SUFFIX,)) if config.state.file else None
+        self.autosave = Autosave(state_file, self.monitor, self._save_failed)
+        self.worker = SegmenterWorker(
+            self, self.segmenter, self.queue, self.monitor, lambda: self.parameters.config, self.watch.lost_one, self.autosave
+        )
         self._last_stamp_ns = 0
         self._stamp_reset_ns: int | None = None
         self._warned_grey = False
@@ -78,6 +83,8 @@ class SegmenterNode(Node):
             min_backward=Duration(nanoseconds=-max(1, int(config.input.max_backward_s * 1e9))),
             on_clock_change=False,
         )
+        if state_file is not None and config.state.resume:
+            self._resume(state_file)
         self._jump_handle = self.get_clock().create_jump_callback(backward, post_callback=self._on_clock_jump)
         self._subscribe()
         self.worker.start()
@@ -87,7 +94,7 @@ class SegmenterNode(Node):
         )
 
     def close(self) -> None:
-        """Stop the worker; call before `destroy_node`."""
+        """Stop the worker and save the state; call before `destroy_node`."""
         if not self.worker.stop():
             self.get_logger().warning("the worker did not end in time and is left behind")
 
@@ -104,6 +111,10 @@ class SegmenterNode(Node):
         self.create_service(Trigger, "~/resegment_all", self._resegment_all)
         self.create_service(SetBool, "~/pause", self._pause)
         self.create_service(SaveMap, "~/save_map", self._save_map)
+        self.create_service(LoadMap, "~/load_map", self._load_map)
+        self._instance_services = InstanceServices(
+            self, self.worker.finished, lambda i: self.segmenter.log.of(i), lambda: self.parameters.config.output.colors
+        )
 
     # Inputs.
 
@@ -143,7 +154,10 @@ class SegmenterNode(Node):
             self.get_logger().warning(
                 "the clouds on map_points have no colour (rgb, or r, g and b): grey is used, and the network loses accuracy"
             )
-        self._enqueue(msg, layout.points, self.parameters.config.input.points_mode == "full")
+        full = self.parameters.config.input.points_mode == "full"
+        if full:
+            self.watch.complete = True  # whatever was missing is in this one
+        self._enqueue(msg, layout.points, full)
 
     def _enqueue(self, content: Any, voxels: int, full: bool) -> None:
         self.queue.max_voxels = self.parameters.config.input.max_waiting_voxels
@@ -230,6 +244,8 @@ class SegmenterNode(Node):
     def _save_map(self, request: SaveMap.Request, response: SaveMap.Response) -> SaveMap.Response:
         try:
             path = confined_path(self._save_dir, request.path)
+            if path.suffix == STATE_SUFFIX:
+                return self._save_state(path, response)
             taken = self.worker.snapshot()
             if taken is None:
                 response.message = "the segmenter is busy; try again"
@@ -242,6 +258,75 @@ class SegmenterNode(Node):
         response.success, response.message = True, str(path)
         response.voxels, response.instances = len(coords), len(instances)
         return response
+
+    # State.
+
+    def _save_state(self, path: Path, response: SaveMap.Response) -> SaveMap.Response:
+        state = self.worker.state()
+        if state is None:
+            response.message = "the segmenter is busy; try again"
+            return response
+        self.autosave.write(path, state)
+        response.success, response.message = True, str(path)
+        response.voxels, response.instances = state.voxels, state.instances
+        return response
+
+    def _load_map(self, request: LoadMap.Request, response: LoadMap.Response) -> LoadMap.Response:
+        try:
+            path = confined_path(self._save_dir, request.path, (STATE_SUFFIX,))
+            state = load_state(path)
+            self._check_state(state)
+            why_not = self.worker.load(state)
+        except (InputError, DataError) as error:
+            why_not = str(error)
+        if why_not is None:
+            why_not = "the segmenter is busy; the diagnostics and ~/points will show the map when it is loaded"
+        if why_not:
+            response.message = why_not
+            return response
+        self._resumed_from(state, path)
+        response.success, response.message = True, str(path)
+        response.voxels, response.instances = state.voxels, state.instances
+        return response
+
+    def _resume(self, path: Path) -> None:
+        """Go on from the state file, before the worker runs."""
+
+        def restore(state: State) -> None:
+            self._check_state(state)
+            try:
+                self.segmenter.restore(state)
+            except Exception:
+                self.segmenter.reset()
+                raise
+
+        state, refused = resume(path, restore)
+        for why in refused:
+            self.monitor.count("states_refused")
+            self.monitor.error(f"a saved state was not used: {why}")
+            self.get_logger().error(f"a saved state was not used: {why}")
+        if state is not None:
+            self._resumed_from(state, path)
+            self.worker.resumed(state)
+        else:
+            self.autosave.resumed = f"nothing: {len(refused)} files refused" if refused else "nothing: there was no file"
+
+    def _check_state(self, state: State) -> None:
+        wanted = self.parameters.config.input.frame
+        if wanted and state.frame_id and state.frame_id != wanted:
+            raise DataError(f"the saved map is in frame {state.frame_id!r}, parameter input.frame demands {wanted!r}: change it, or begin a new map")
+
+    def _resumed_from(self, state: State, path: Path) -> None:
+        if state.voxels:
+            self.watch.lost_one()  # the mapper has gone on meanwhile: its whole map is asked for
+        age_s = max(0.0, time.time() - state.saved_ns / 1e9)
+        other = "" if state.weights == self.segmenter.weights else "; it was made with other weights: classes are those of the present ones"
+        self.autosave.resumed = f"{path}: {state.voxels} voxels, {state.instances} instances, {age_s:.0f} s old{other}"
+        self.get_logger().info(f"resumed from {self.autosave.resumed}")
+
+    def _save_failed(self, why: str) -> None:
+        self.monitor.error(why)
+        self.get_logger().error(f"{why}; it is tried again", throttle_duration_sec=30.0)
 
     # Parameters and diagnostics.
 
@@ -262,6 +347,8 @@ class SegmenterNode(Node):
         level, message = (
             ("warn", "; ".join(problems)) if problems else ("ok", "running" if self.worker.voxels else "no map yet")
         )
+        if self.autosave.error:
+            level, message = "warn", "; ".join([*problems, self.autosave.error])
         if self.monitor.recent_error():
             level, message = "error", self.monitor.last_error
         values = {
@@ -276,6 +363,7 @@ class SegmenterNode(Node):
             **self.monitor.totals(),
             **self.monitor.rates(),
             **self.monitor.times(),
+            **self.autosave.values(),
             "last_error": self.monitor.last_error,
         }
         array = DiagnosticArray(status=[status(f"{self.get_fully_qualified_name()[1:]}: segmentation", level, message, values)])

@@ -1,6 +1,6 @@
 """What the segmenter node publishes."""
 
-__all__ = ["SegmenterOutputs"]
+__all__ = ["SegmenterOutputs", "cloud_msg"]
 
 import json
 import time
@@ -18,6 +18,7 @@ from instseg_ros.labels import CLASS_COLORS, CLASS_NAMES, IGNORE, NYU40_IDS, UNL
 from instseg_ros.msg import InstanceArray, InstanceEvent
 from instseg_ros.ros import qos
 from instseg_ros.ros.conversions import event_to_msg, header, instances_to_msg
+from instseg_ros.ros.finished_map import FinishedMap
 from instseg_ros.ros.markers import MarkerBook
 from instseg_ros.ros.pointcloud import labelled_cloud_to_msg
 from instseg_ros.segmenter import LabelledCloud, SegmentationResult, Segmenter
@@ -41,18 +42,31 @@ class SegmenterOutputs:
         self._events = publisher(InstanceEvent, "~/events", qos.EVENTS)
         self._label_info = _publish_label_info(node, publisher)
         self._book = MarkerBook()
+        self.finished = FinishedMap()
         self._last: SegmentationResult | None = None
         self._cloud_due = False
         self._next_cloud = 0.0
         self._next_markers = 0.0
 
-    def result(self, result: SegmentationResult, segmenter: Segmenter, config: OutputConfig) -> None:
-        """Publish what an update changed; the whole cloud follows when it is due."""
+    def result(self, result: SegmentationResult, segmenter: Segmenter, config: OutputConfig, whole: bool = False) -> None:
+        """Publish what an update changed; the whole cloud follows when it is due.
+
+        Args:
+            result: what changed.
+            segmenter: after the update.
+            config: settings as they are now.
+            whole: more may have changed than the result says.
+        """
         self._last = result
         self._cloud_due = True
         stamp = (result.stamp_ns, result.frame_id)
+        changed = segmenter.cloud(result.relabelled)
+        if whole:
+            self.finished.replace(result, segmenter)
+        else:
+            self.finished.follow(result, changed)
         if len(result.relabelled) or len(result.removed_centers_m):
-            self._delta.publish(_cloud_msg(*stamp, segmenter.cloud(result.relabelled), config.colors, result.removed_centers_m))
+            self._delta.publish(cloud_msg(*stamp, changed, config.colors, result.removed_centers_m))
         self._instances.publish(instances_to_msg(*stamp, result.sequence, result.instances))
         for event in result.events:
             self._events.publish(event_to_msg(*stamp, event))
@@ -66,10 +80,22 @@ class SegmenterOutputs:
         if self._cloud_due and now >= self._next_cloud:
             self._cloud_due = False
             self._next_cloud = now + config.points_period_s
-            self._points.publish(_cloud_msg(self._last.stamp_ns, self._last.frame_id, segmenter.cloud(), config.colors))
+            self._points.publish(cloud_msg(self._last.stamp_ns, self._last.frame_id, segmenter.cloud(), config.colors))
         if now >= self._next_markers:
             self._publish_markers(config)
         return max(0.0, min(self._next_markers, self._next_cloud if self._cloud_due else np.inf) - time.monotonic())
+
+    def restored(self, segmenter: Segmenter, stamp_ns: int, sequence: int, config: OutputConfig) -> None:
+        """Publish all of a map that was loaded; the whole cloud is due at once."""
+        if not len(segmenter.map):
+            return
+        live = segmenter.map.live_slots()
+        result = SegmentationResult(
+            stamp_ns, sequence, segmenter.map.frame_id, segmenter.map.unchanged(), live, np.zeros((0, 3), np.float32),
+            list(segmenter.tracker.instances.values()), [], {}, len(live),
+        )
+        self._next_cloud = 0.0
+        self.result(result, segmenter, config, whole=True)
 
     def repaint(self) -> None:
         """The colours have changed: the cloud is due again."""
@@ -88,13 +114,14 @@ class SegmenterOutputs:
         stamp = (last.stamp_ns, last.frame_id)
         nothing = _part(before, np.zeros(0, np.int64))
         if len(before.points_m):
-            self._delta.publish(_cloud_msg(*stamp, nothing, "map", before.points_m))
-        self._points.publish(_cloud_msg(*stamp, nothing, "map"))
+            self._delta.publish(cloud_msg(*stamp, nothing, "map", before.points_m))
+        self._points.publish(cloud_msg(*stamp, nothing, "map"))
         self._instances.publish(instances_to_msg(*stamp, last.sequence, []))
         for event in gone:
             self._events.publish(event_to_msg(*stamp, event))
         self._markers.publish(self._book.forget(header(*stamp)))
         self._last, self._cloud_due, self._next_cloud = replace(last, instances=[], events=[]), False, 0.0
+        self.finished.clear()
 
     def _publish_markers(self, config: OutputConfig) -> None:
         assert self._last is not None
@@ -120,9 +147,10 @@ def _shown_colors(cloud: LabelledCloud, colors: str) -> np.ndarray:
     return table[cloud.class_index]
 
 
-def _cloud_msg(
+def cloud_msg(
     stamp_ns: int, frame_id: str, cloud: LabelledCloud, colors: str, removed_m: np.ndarray | None = None
 ) -> PointCloud2:
+    """A labelled cloud as a message, followed by the centres [R, 3] of voxels that are gone."""
     gone = np.zeros((0, 3), np.float32) if removed_m is None else removed_m
     none = len(gone)
     return labelled_cloud_to_msg(

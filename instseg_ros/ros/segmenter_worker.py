@@ -13,10 +13,12 @@ from rclpy.node import Node
 from sensor_msgs.msg import PointCloud2
 
 from instseg_ros.config import SegmenterNodeConfig
-from instseg_ros.errors import InputError
+from instseg_ros.errors import DataError, InputError
 from instseg_ros.mapping.merge import difference, merge_updates
 from instseg_ros.mapping.update import MapUpdate
 from instseg_ros.mapping.voxelize import voxelize_points
+from instseg_ros.persistence import State, take_state
+from instseg_ros.ros.autosave import Autosave
 from instseg_ros.ros.conversions import time_to_ns
 from instseg_ros.ros.diagnostics import Monitor
 from instseg_ros.ros.inputs import UpdateQueue, Waiting
@@ -40,6 +42,7 @@ class SegmenterWorker:
         monitor: counts and times.
         config: returns the settings as they are now.
         on_loss: told when an update could not be applied, so that the whole map is asked for.
+        autosave: given the state of the segmenter between two updates.
     """
 
     def __init__(
@@ -50,10 +53,12 @@ class SegmenterWorker:
         monitor: Monitor,
         config: Callable[[], SegmenterNodeConfig],
         on_loss: Callable[[], None],
+        autosave: Autosave,
     ) -> None:
         self._node, self._segmenter, self._queue, self._monitor = node, segmenter, queue, monitor
-        self._config, self._on_loss = config, on_loss
+        self._config, self._on_loss, self._autosave = config, on_loss, autosave
         self._outputs = SegmenterOutputs(node)
+        self.finished = self._outputs.finished
         self._calls: list[Callable[[], None]] = []
         self._resegment = False
         self._last_stamp_ns = 0
@@ -74,8 +79,10 @@ class SegmenterWorker:
         self._thread.start()
 
     def stop(self) -> bool:
-        """End the thread after what it is doing; False if it did not end in time."""
-        return self._thread.stop()
+        """End the thread after what it is doing, and save; False if it did not end in time."""
+        ended = self._thread.stop()
+        self._autosave.finish(self._state if ended else None)
+        return ended
 
     # Called from the node's thread.
 
@@ -130,6 +137,35 @@ class SegmenterWorker:
 
         return self._call(take, timeout_s)
 
+    def state(self, timeout_s: float = 30.0) -> State | None:
+        """Everything to go on from; None if the worker is busy for longer."""
+        return self._call(self._state, timeout_s)
+
+    def resumed(self, state: State) -> None:
+        """The segmenter has taken over a state before the worker started: publish it."""
+        self._post(lambda: self._announce(state))
+
+    def load(self, state: State, timeout_s: float = 60.0) -> str | None:
+        """Take over a state; returns why not, empty if it was taken over, None if the worker is busy for longer.
+
+        Where the state is refused, the map is as before.
+        """
+
+        def take_over() -> str:
+            before = self._segmenter.cloud() if len(self._segmenter.map) else None
+            try:
+                self._segmenter.restore(state)
+            except DataError as error:
+                return str(error)
+            self._resegment = False
+            if before is not None:
+                self._outputs.cleared(before)
+            self._announce(state)
+            self._autosave.touch()
+            return ""
+
+        return self._call(take_over, timeout_s)
+
     def _post(self, call: Callable[[], None]) -> None:
         with self._queue.ready:
             self._calls.append(call)
@@ -169,7 +205,16 @@ class SegmenterWorker:
         if not self.paused:
             self._recompute()
             self._take(self._queue.take())
-        return self._outputs.due(self._segmenter, self._config().output)
+        waits = (self._outputs.due(self._segmenter, self._config().output), self._autosave.due(self._config().state.period_s, self._state))
+        return min((s for s in waits if s is not None), default=None)
+
+    def _state(self) -> State:
+        return take_state(self._segmenter, self._last_stamp_ns, self._last_sequence)
+
+    def _announce(self, state: State) -> None:
+        self._last_stamp_ns, self._last_sequence = state.stamp_ns, state.sequence
+        self.voxels, self.instances = state.voxels, state.instances
+        self._outputs.restored(self._segmenter, state.stamp_ns, state.sequence, self._config().output)
 
     def _take(self, waiting: list[Waiting]) -> None:
         batch: list[Waiting] = []
@@ -216,19 +261,21 @@ class SegmenterWorker:
         if not (len(update) or len(update.deleted) or update.full):
             self._monitor.count("updates_without_change")
             return
+        failed = False
         try:
             result = self._segmenter.process(update)
         except InputError as error:
             self._refuse(error)
             return
         except Exception as error:
+            failed = True
             self._failed(error)
             self._on_loss()
             # The map may have taken the update before the failure: what is derived from it is computed anew.
             result = self._segmenter.resegment_all(update.stamp_ns)
         self._last_stamp_ns, self._last_sequence = result.stamp_ns, result.sequence
         self._monitor.count("updates_applied", applied)
-        self._publish(result, own_ms)
+        self._publish(result, own_ms, failed)
 
     def _as_update(self, content: Any) -> MapUpdate:
         if isinstance(content, MapUpdate):
@@ -265,10 +312,11 @@ class SegmenterWorker:
         self._on_loss()
         self._node.get_logger().error(f"refused an update, the map stays as it was: {error}")
 
-    def _publish(self, result: SegmentationResult, own_ms: dict[str, float]) -> None:
+    def _publish(self, result: SegmentationResult, own_ms: dict[str, float], whole: bool = False) -> None:
         start = time.perf_counter()
+        self._autosave.touch()
         self.voxels, self.instances = result.voxels, len(result.instances)
-        self._outputs.result(result, self._segmenter, self._config().output)
+        self._outputs.result(result, self._segmenter, self._config().output, whole)
         times = {**own_ms, **result.stage_ms, "publish": (time.perf_counter() - start) * 1e3}
         latency_ms = (self._node.get_clock().now().nanoseconds - result.stamp_ns) / 1e6
         if own_ms and 0.0 <= latency_ms < 3.6e6:  # else the stamps are not of this clock: recorded data
@@ -282,8 +330,10 @@ class SegmenterWorker:
         self._segmenter.reset()
         self.voxels = self.instances = 0
         self._resegment = False
+        self._last_stamp_ns = self._last_sequence = 0
         if before is not None:
             self._outputs.cleared(before)
+            self._autosave.touch(at_once=True)  # what was to be forgotten does not come back after a crash
         self._monitor.count("resets")
 
     def _failed(self, error: Exception) -> None:

@@ -71,6 +71,15 @@ class Level:
         """Rows in use [n] int32, ascending."""
         return np.flatnonzero(self.alive[: self._high]).astype(np.int32)
 
+    def free_rows(self) -> np.ndarray:
+        """Rows that were freed and not used again [n] int32; the last is given out first."""
+        return self._free.copy()
+
+    def arrange(self, rows: np.ndarray, free: np.ndarray) -> None:
+        """Let an empty, unused level give its next voxels these rows, and be free of the others in this order; together they are 0..n."""
+        self._high = len(rows) + len(free)
+        self._free = np.concatenate([free, rows[::-1]]).astype(np.int32)
+
     def lookup(self, coords: np.ndarray) -> np.ndarray:
         """Rows [M] int32 of the voxels [M, 3], -1 where there is none."""
         coords = np.ascontiguousarray(coords, np.int32)
