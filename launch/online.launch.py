@@ -53,7 +53,8 @@ PARAMETERS = (
     Given(
         "colors", "output.colors", str, ("segmenter",), "what the colours of the clouds show", ["instances", "classes", "map"]
     ),
-    Given("save_dir", "save_dir", str, ("segmenter",), "folder that ~/save_map writes to"),
+    Given("save_dir", "save_dir", str, ("segmenter",), "folder of saved maps and states"),
+    Given("state_file", "state.file", str, ("segmenter",), "file (.instseg) in save_dir in which the map outlives the node"),
     Given("pose_source", "pose.source", str, ("fusion",), "where camera poses come from", ["topic", "tf", "folder"]),
     Given("folder", "folder.path", str, ("fusion",), "recorded RGB-D folder that is played, with pose_source:=folder"),
     Given("max_depth_m", "max_depth_m", float, ("fusion",), "depth beyond this is not used, m"),
