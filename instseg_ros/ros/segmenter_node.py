@@ -16,25 +16,25 @@ from sensor_msgs.msg import PointCloud2
 from std_srvs.srv import SetBool, Trigger
 
 from instseg_ros.config import SegmenterNodeConfig
-from instseg_ros.errors import DataError, InputError
+from instseg_ros.errors import InputError
 from instseg_ros.models.network import InstanceNet
 from instseg_ros.models.weights import settings_over_weights
 from instseg_ros.msg import MapUpdate
-from instseg_ros.persistence import STATE_SUFFIX, State, load_state
+from instseg_ros.persistence import STATE_SUFFIX
 from instseg_ros.ros import qos
-from instseg_ros.ros.autosave import Autosave, resume
+from instseg_ros.ros.autosave import Autosave
 from instseg_ros.ros.conversions import time_to_ns, update_from_msg
 from instseg_ros.ros.diagnostics import Monitor, status
 from instseg_ros.ros.full_request import FullMapRequester
 from instseg_ros.ros.inputs import Arrival, SequenceWatch, UpdateQueue
 from instseg_ros.ros.instance_services import InstanceServices
+from instseg_ros.ros.map_files import MapFiles
 from instseg_ros.ros.parameters import declare_config
 from instseg_ros.ros.pointcloud import check_layout
 from instseg_ros.ros.run import run_node
-from instseg_ros.ros.saving import confined_path, default_save_dir, save_labelled_map
+from instseg_ros.ros.saving import confined_path, default_save_dir
 from instseg_ros.ros.segmenter_worker import SegmenterWorker
 from instseg_ros.segmenter import Segmenter
-from instseg_ros.srv import LoadMap, SaveMap
 
 
 class SegmenterNode(Node):
@@ -83,8 +83,11 @@ class SegmenterNode(Node):
             min_backward=Duration(nanoseconds=-max(1, int(config.input.max_backward_s * 1e9))),
             on_clock_change=False,
         )
-        if state_file is not None and config.state.resume:
-            self._resume(state_file)
+        self._files = MapFiles(self, self.segmenter, self.worker, self.autosave, self._save_dir, config.input.frame, self.watch.lost_one)
+        if config.state.resume:
+            for why in self._files.resume():
+                self.monitor.count("states_refused")
+                self.monitor.error(f"a saved state was not used: {why}")
         self._jump_handle = self.get_clock().create_jump_callback(backward, post_callback=self._on_clock_jump)
         self._subscribe()
         self.worker.start()
@@ -110,8 +113,6 @@ class SegmenterNode(Node):
         self.create_service(Trigger, "~/reset", self._reset)
         self.create_service(Trigger, "~/resegment_all", self._resegment_all)
         self.create_service(SetBool, "~/pause", self._pause)
-        self.create_service(SaveMap, "~/save_map", self._save_map)
-        self.create_service(LoadMap, "~/load_map", self._load_map)
         self._instance_services = InstanceServices(
             self, self.worker.finished, lambda i: self.segmenter.log.of(i), lambda: self.parameters.config.output.colors
         )
@@ -240,89 +241,6 @@ class SegmenterNode(Node):
         response.success = True
         response.message = "paused: updates are kept, not segmented" if request.data else "running"
         return response
-
-    def _save_map(self, request: SaveMap.Request, response: SaveMap.Response) -> SaveMap.Response:
-        try:
-            path = confined_path(self._save_dir, request.path)
-            if path.suffix == STATE_SUFFIX:
-                return self._save_state(path, response)
-            taken = self.worker.snapshot()
-            if taken is None:
-                response.message = "the segmenter is busy; try again"
-                return response
-            cloud, instances, coords, frame_id, stamp_ns = taken
-            save_labelled_map(path, cloud, instances, coords, self._voxel_size_m, frame_id, stamp_ns)
-        except (InputError, OSError) as error:
-            response.message = str(error)
-            return response
-        response.success, response.message = True, str(path)
-        response.voxels, response.instances = len(coords), len(instances)
-        return response
-
-    # State.
-
-    def _save_state(self, path: Path, response: SaveMap.Response) -> SaveMap.Response:
-        state = self.worker.state()
-        if state is None:
-            response.message = "the segmenter is busy; try again"
-            return response
-        self.autosave.write(path, state)
-        response.success, response.message = True, str(path)
-        response.voxels, response.instances = state.voxels, state.instances
-        return response
-
-    def _load_map(self, request: LoadMap.Request, response: LoadMap.Response) -> LoadMap.Response:
-        try:
-            path = confined_path(self._save_dir, request.path, (STATE_SUFFIX,))
-            state = load_state(path)
-            self._check_state(state)
-            why_not = self.worker.load(state)
-        except (InputError, DataError) as error:
-            why_not = str(error)
-        if why_not is None:
-            why_not = "the segmenter is busy; the diagnostics and ~/points will show the map when it is loaded"
-        if why_not:
-            response.message = why_not
-            return response
-        self._resumed_from(state, path)
-        response.success, response.message = True, str(path)
-        response.voxels, response.instances = state.voxels, state.instances
-        return response
-
-    def _resume(self, path: Path) -> None:
-        """Go on from the state file, before the worker runs."""
-
-        def restore(state: State) -> None:
-            self._check_state(state)
-            try:
-                self.segmenter.restore(state)
-            except Exception:
-                self.segmenter.reset()
-                raise
-
-        state, refused = resume(path, restore)
-        for why in refused:
-            self.monitor.count("states_refused")
-            self.monitor.error(f"a saved state was not used: {why}")
-            self.get_logger().error(f"a saved state was not used: {why}")
-        if state is not None:
-            self._resumed_from(state, path)
-            self.worker.resumed(state)
-        else:
-            self.autosave.resumed = f"nothing: {len(refused)} files refused" if refused else "nothing: there was no file"
-
-    def _check_state(self, state: State) -> None:
-        wanted = self.parameters.config.input.frame
-        if wanted and state.frame_id and state.frame_id != wanted:
-            raise DataError(f"the saved map is in frame {state.frame_id!r}, parameter input.frame demands {wanted!r}: change it, or begin a new map")
-
-    def _resumed_from(self, state: State, path: Path) -> None:
-        if state.voxels:
-            self.watch.lost_one()  # the mapper has gone on meanwhile: its whole map is asked for
-        age_s = max(0.0, time.time() - state.saved_ns / 1e9)
-        other = "" if state.weights == self.segmenter.weights else "; it was made with other weights: classes are those of the present ones"
-        self.autosave.resumed = f"{path}: {state.voxels} voxels, {state.instances} instances, {age_s:.0f} s old{other}"
-        self.get_logger().info(f"resumed from {self.autosave.resumed}")
 
     def _save_failed(self, why: str) -> None:
         self.monitor.error(why)

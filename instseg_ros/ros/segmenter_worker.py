@@ -157,6 +157,14 @@ class SegmenterWorker:
                 self._segmenter.restore(state)
             except DataError as error:
                 return str(error)
+            except Exception as error:
+                self._failed(error)
+                self._segmenter.reset()
+                self._reset()
+                if before is not None:
+                    self._outputs.cleared(before)
+                self._on_loss()
+                return f"{type(error).__name__}: {error}; the map is empty now"
             self._resegment = False
             if before is not None:
                 self._outputs.cleared(before)
