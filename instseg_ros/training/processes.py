@@ -89,8 +89,8 @@ class Processes:
         """
         given = self.gather(values)
         if different := [name for name in values if any(g[name] != given[0][name] for g in given)]:
-            raise DataError(f"the processes do not have the same {', '.join(different)}: give every machine the same command, copies of the same scenes, "
-                            "and an --out that all of them see")
+            raise DataError(f"the processes do not have the same {', '.join(different)}: give every machine the same command, copies of the same "
+                            "scenes, and an --out that all of them see")
 
     def close(self) -> None:
         """Part from the others; all processes have to."""

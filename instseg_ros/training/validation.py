@@ -52,4 +52,5 @@ def validate(net: InstanceNet, files: Sequence[Path], grouping: GroupingConfig |
     shares = processes.gather(mine) if processes else [mine]
     judged = [shares[i % count][i // count] for i in range(len(files))]
     result = average_precision([scan for scan, _, _ in judged], min_region=default_min_region(net.config.voxel_size_m))
-    return {"ap": result.ap, "ap50": result.ap50, "ap25": result.ap25, "accuracy": sum(r for _, r, _ in judged) / max(sum(k for _, _, k in judged), 1)}
+    accuracy = sum(right for _, right, _ in judged) / max(sum(known for _, _, known in judged), 1)
+    return {"ap": result.ap, "ap50": result.ap50, "ap25": result.ap25, "accuracy": accuracy}
