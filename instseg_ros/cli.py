@@ -15,6 +15,7 @@ COMMANDS = {
     "convert": "read ScanNet, S3DIS, SceneNN or NYUv2 and write labelled voxel scenes",
     "segment": "segment an RGB-D sequence, a cloud, a mesh or a bag, without ROS",
     "train": "train a preset",
+    "average": "average the weights of two runs",
     "evaluate": "instance average precision of a model on a data set, offline and online",
     "bench": "the benchmarks behind the figures of the README",
 }

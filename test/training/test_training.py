@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from instseg_ros.cli import main
 from instseg_ros.config import AugmentationConfig, LossConfig, ModelConfig, TrainingConfig, load_yaml, preset_file
 from instseg_ros.datasets.augmentation import augment, dye_objects, symmetry
 from instseg_ros.datasets.scenes import VoxelScene, save_scene
@@ -15,6 +16,7 @@ from instseg_ros.errors import ConfigError, DataError, WeightsError
 from instseg_ros.labels import CLASS_NAMES
 from instseg_ros.models.network import InstanceNet
 from instseg_ros.models.weights import load_weights, save_weights, weights_metadata
+from instseg_ros.training.average import average_networks, estimate_norms
 from instseg_ros.training.batches import BatchSource, make_batch
 from instseg_ros.training.objective import objective
 from instseg_ros.training.trainer import Trainer
@@ -271,3 +273,35 @@ def test_schedules(data, tmp_path, schedule, want):
     config = small_config(steps=3, schedule=schedule, decay_every=2, learning_rate=1.0, warmup=0.0)
     trainer = Trainer(config, data, tmp_path / "run", "cpu")
     assert [trainer.learning_rate(step) for step in range(3)] == pytest.approx(want)
+
+
+def test_weights_are_averaged_and_their_norms_estimated(data, tmp_path):
+    torch.manual_seed(0)
+    config = ModelConfig(channels=(8, 12), embedding_dim=4)
+    one, other = InstanceNet(config), InstanceNet(config)
+    middle = average_networks(one, other, 0.25)
+    for name, value in middle.named_parameters():
+        assert torch.allclose(value, 0.75 * one.get_parameter(name) + 0.25 * other.get_parameter(name), atol=1e-6)
+    batches = [make_batch([boxes_scene(i)], small_config()) for i in range(2)]
+    estimate_norms(middle, batches)
+    seen, estimated = [], middle.backbone.stem.norm.running_mean.clone()
+    middle.backbone.stem.norm.register_forward_pre_hook(lambda module, x: seen.append(x[0].mean(0)))
+    middle.train()
+    for batch in batches:
+        middle(batch.features, batch.tables)
+    assert len(seen) == 2 and torch.allclose(estimated, torch.stack(seen).mean(0), atol=1e-5)
+    with pytest.raises(WeightsError, match="embedding_dim 4 and 8"):
+        average_networks(one, InstanceNet(replace(config, embedding_dim=8)), 0.5)
+
+
+def test_the_average_of_a_file_with_itself_says_the_same(data, tmp_path):
+    net = InstanceNet(ModelConfig(channels=(8, 12)))
+    save_weights(tmp_path / "a.safetensors", net, {"classes": ["chair"], "grouping": {"min_voxels": 7}})
+    out = tmp_path / "b.safetensors"
+    files = [str(tmp_path / "a.safetensors")] * 2
+    assert main(["average", *files, "--out", str(out), "--data", str(data), "--batches", "2", "--share", "0.3"]) == 0
+    again, metadata = load_weights(out), weights_metadata(out)
+    assert metadata["classes"] == ["chair"] and metadata["averaged"]["share"] == 0.3 and metadata["grouping"] == {"min_voxels": 7}
+    for name, value in again.named_parameters():
+        assert torch.allclose(value, net.get_parameter(name), rtol=2e-3, atol=1e-6)
+    assert main(["average", *files, "--out", str(out), "--data", str(data), "--share", "2"]) == 2
