@@ -4,12 +4,13 @@ __all__ = ["EVENT_KINDS", "EventLog", "LoggedEvent"]
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from instseg_ros.tracking import TrackEvent
 
-EVENT_KINDS = ("born", "updated", "merged", "split", "retired")
+EVENT_KINDS: tuple[Literal["born", "updated", "merged", "split", "retired"], ...] = ("born", "updated", "merged", "split", "retired")
 """In files an event's kind is the index here."""
 
 _PER_ID = 32
@@ -58,7 +59,7 @@ class EventLog:
 
     def state(self) -> dict[str, np.ndarray]:
         """All events as arrays [E], ids that ended in the order of their end and after all others."""
-        ids = [*(i for i in self._of if i not in self._ended), *self._ended]
+        ids = [*sorted(self._of.keys() - self._ended.keys()), *self._ended]
         rows = [logged for i in ids for logged in self._of[i]]
         return {
             "event.stamp_ns": np.array([r.stamp_ns for r in rows], np.int64),

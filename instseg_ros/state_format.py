@@ -184,11 +184,12 @@ def _check_layout(header: dict[str, Any], payload: int) -> dict[str, tuple[np.dt
     """
     if header.keys() != _SCHEMA.keys():
         raise DataError(f"its arrays are not those of a state: {', '.join(sorted(map(str, header.keys() ^ _SCHEMA.keys()))[:5])}")
-    layout, rows, end = {}, {"counters": 2}, 0
+    layout: dict[str, tuple[np.dtype, tuple[int, ...]]] = {}
+    rows, end = {"counters": 2}, 0
     for name, kind in _SCHEMA.items():
         code, _, columns = kind.partition("x")
         dtype, entry = np.dtype(_TYPES[code]), header[name]
-        shape = entry.get("shape") if isinstance(entry, dict) else None
+        shape: Any = entry.get("shape") if isinstance(entry, dict) else None
         sound = isinstance(shape, list) and bool(shape) and all(type(n) is int for n in shape) and entry.get("dtype") == code
         if not sound or shape[1:] != ([int(columns)] if columns else []):
             raise DataError(f"array {name} is not of the type and shape it must have")

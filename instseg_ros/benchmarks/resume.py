@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], list[dict[str, Any]]]
 
 
 def _told(row: dict[str, Any]) -> dict[str, Any]:
-    print(f"kill {row['kill']}: {row}", file=sys.stderr, flush=True)
+    print(f"life {row['life']}: {row}", file=sys.stderr, flush=True)
     return row
 
 
@@ -190,7 +190,7 @@ class KillRun:
             life.work(after_s)
             life.kill()
         return {
-            "kill": self._lives, "after_s": after_s, "while_starting": while_starting, "while_writing": while_writing, "readable": state is not None,
+            "life": self._lives, "after_s": after_s, "while_starting": while_starting, "while_writing": while_writing, "readable": state is not None,
             "fell_back": bool(refused), "updates_behind": behind, "voxels": state.voxels if state else 0, **row,
         }
 

@@ -63,6 +63,7 @@ class SegmenterWorker:
         self._resegment = False
         self._last_stamp_ns = 0
         self._last_sequence = 0
+        self._sound = True  # false from the begin of an update until all of it is done: what is saved must not contradict itself
         self._clouds = 0
         self.paused = False
         self.voxels = 0
@@ -81,7 +82,7 @@ class SegmenterWorker:
     def stop(self) -> bool:
         """End the thread after what it is doing, and save; False if it did not end in time."""
         ended = self._thread.stop()
-        self._autosave.finish(self._state if ended else None)
+        self._autosave.finish(self._state if ended and self._sound else None)
         return ended
 
     # Called from the node's thread.
@@ -138,12 +139,13 @@ class SegmenterWorker:
         return self._call(take, timeout_s)
 
     def state(self, timeout_s: float = 30.0) -> State | None:
-        """Everything to go on from; None if the worker is busy for longer."""
-        return self._call(self._state, timeout_s)
+        """Everything to go on from; None if the worker is busy for longer, or the last update failed."""
+        return self._call(lambda: self._state() if self._sound else None, timeout_s)
 
     def resumed(self, state: State) -> None:
-        """The segmenter has taken over a state before the worker started: publish it."""
-        self._post(lambda: self._announce(state))
+        """The segmenter has taken over a state, before the worker is started: publish it."""
+        self._announce(state)  # here, so that no question is answered before
+        self._post(self._outputs.repaint)
 
     def load(self, state: State, timeout_s: float = 60.0) -> str | None:
         """Take over a state; returns why not, empty if it was taken over, None if the worker is busy for longer.
@@ -165,7 +167,7 @@ class SegmenterWorker:
                     self._outputs.cleared(before)
                 self._on_loss()
                 return f"{type(error).__name__}: {error}; the map is empty now"
-            self._resegment = False
+            self._resegment, self._sound = False, True
             if before is not None:
                 self._outputs.cleared(before)
             self._announce(state)
@@ -213,7 +215,10 @@ class SegmenterWorker:
         if not self.paused:
             self._recompute()
             self._take(self._queue.take())
-        waits = (self._outputs.due(self._segmenter, self._config().output), self._autosave.due(self._config().state.period_s, self._state))
+        config = self._config()
+        waits = [self._outputs.due(self._segmenter, config.output)]
+        if self._sound:
+            waits.append(self._autosave.due(config.state.period_s, self._state))
         return min((s for s in waits if s is not None), default=None)
 
     def _state(self) -> State:
@@ -240,6 +245,7 @@ class SegmenterWorker:
             return
         self._resegment = False
         if len(self._segmenter.map):
+            self._sound = False
             result = self._segmenter.resegment_all(self._last_stamp_ns)
             self._publish(replace(result, sequence=self._last_sequence), {})
 
@@ -269,10 +275,11 @@ class SegmenterWorker:
         if not (len(update) or len(update.deleted) or update.full):
             self._monitor.count("updates_without_change")
             return
-        failed = False
+        failed, self._sound = False, False
         try:
             result = self._segmenter.process(update)
         except InputError as error:
+            self._sound = True
             self._refuse(error)
             return
         except Exception as error:
@@ -322,6 +329,7 @@ class SegmenterWorker:
 
     def _publish(self, result: SegmentationResult, own_ms: dict[str, float], whole: bool = False) -> None:
         start = time.perf_counter()
+        self._sound = True
         self._autosave.touch()
         self.voxels, self.instances = result.voxels, len(result.instances)
         self._outputs.result(result, self._segmenter, self._config().output, whole)
@@ -337,7 +345,7 @@ class SegmenterWorker:
         before = self._segmenter.cloud() if len(self._segmenter.map) else None
         self._segmenter.reset()
         self.voxels = self.instances = 0
-        self._resegment = False
+        self._resegment, self._sound = False, True
         self._last_stamp_ns = self._last_sequence = 0
         if before is not None:
             self._outputs.cleared(before)

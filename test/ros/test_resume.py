@@ -60,6 +60,7 @@ def test_a_stopped_node_goes_on_where_it_was(bench, tmp_path):
     points = bench.record(PointCloud2, "/segmenter/points", qos.LATCHED)
     markers = bench.record(MarkerArray, "/segmenter/markers", qos.LATCHED)
     node = bench.segmenter(save_dir=str(tmp_path), **FILE)
+    assert len(node.worker.finished.last.instances) == 2, "questions are answered from the start"
     bench.until(lambda: len(points) and len(markers) and asked, "what is latched, and a request for the whole map")
     cloud = np.frombuffer(bytes(points.messages[0].data), LABELLED_DTYPE)
     np.testing.assert_array_equal(cloud["instance"], before.instance)
@@ -136,6 +137,24 @@ def test_reset_is_saved_and_a_failed_save_is_said(bench, tmp_path):
     bench.until(lambda: node.monitor.counts["state_save_failures"] >= 2, "failures, and it goes on trying")
     said = diagnosis(bench, node)
     assert "saving the state" in said["state_error"] and said["state_saved_s_ago"] == "never" and node.worker.voxels == 64
+
+
+def test_what_a_failed_update_leaves_is_not_saved(bench, tmp_path, monkeypatch):
+    node = bench.segmenter(save_dir=str(tmp_path), **FILE)
+    send = bench.sender()
+    send(update(0, block(0)))
+    bench.until(lambda: (tmp_path / "robot.instseg").exists(), "a save")
+
+    def broken(*_):
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr(node.segmenter.runner, "refresh", broken)
+    send(update(1, block(20)))
+    bench.until(lambda: node.monitor.counts["failures"] >= 2, "the update fails, and making up for it too")
+    assert not bench.call(SaveMap, "/segmenter/save_map", SaveMap.Request(path="x.instseg")).success
+    stop(bench, node)
+    state = load_state(tmp_path / "robot.instseg")
+    assert (state.sequence, state.voxels) == (0, 64)
 
 
 def test_save_and_load_services(bench, tmp_path):
