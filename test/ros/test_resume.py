@@ -41,9 +41,9 @@ def diagnosis(bench, node) -> dict:
 def test_a_stopped_node_goes_on_where_it_was(bench, tmp_path):
     node = bench.segmenter(save_dir=str(tmp_path), state__period_s=3600.0, **{k: v for k, v in FILE.items() if k != "state__period_s"})
     send = bench.sender()
-    send(update(0, block(0), block(20)))
-    send(update(1, deleted=block(0)[0]))
-    send(update(2, block(40)))
+    for one in (update(0, block(0), block(20)), update(1, deleted=block(0)[0]), update(2, block(40))):
+        send(one)
+        bench.until(lambda: node.worker._last_stamp_ns == one.stamp_ns, "the update")  # noqa: B023
     bench.until(lambda: node.worker.voxels == 128 and node.worker._last_sequence == 2, "a map")
     before = node.segmenter.cloud()
     stop(bench, node)
