@@ -138,7 +138,7 @@ def load_state(path: Path | str) -> State:
 
 def load_newest_state(path: Path | str) -> tuple[State | None, list[str]]:
     """The state in a file, or in the one before it if that cannot be used; None if there is none. And what was wrong."""
-    refused = []
+    refused: list[str] = []
     for candidate in (Path(path), previous_file(path)):
         if candidate.exists():
             try:

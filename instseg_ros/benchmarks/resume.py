@@ -120,10 +120,11 @@ def _all_chairs(path: Path) -> None:
 
     net = InstanceNet(ModelConfig(channels=(4, 4))).eval()
     with torch.no_grad():
-        for head in net.heads.values():
+        heads: dict[str, Any] = dict(net.heads.items())
+        for head in heads.values():
             head[-1].weight.zero_()
             head[-1].bias.zero_()
-        net.heads["semantic"][-1].bias[class_index("chair")] = 10.0
+        heads["semantic"][-1].bias[class_index("chair")] = 10.0
     save_weights(path, net, {})
 
 
@@ -308,7 +309,9 @@ class _Life:
         self._updates.publish(update_to_msg(update))
 
     def _answer(self) -> Any:
-        future = self._list.call_async(self._list.srv_type.Request())
+        from instseg_ros.srv import ListInstances
+
+        future = self._list.call_async(ListInstances.Request())
         self.runs.until(future.done, "an answer of list_instances")
         return future.result().instances
 

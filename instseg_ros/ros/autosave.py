@@ -24,7 +24,7 @@ def resume(path: Path, restore: Callable[[State], None]) -> tuple[State | None, 
     Returns:
         The state that was restored, None if there was none; and why files were refused.
     """
-    refused = []
+    refused: list[str] = []
     for candidate in (path, previous_file(path)):
         if candidate.exists():
             try:
