@@ -17,6 +17,7 @@ COMMANDS = {
     "train": "train a preset",
     "average": "average the weights of two runs",
     "evaluate": "instance average precision of a model on a data set, offline and online",
+    "doctor": "check this machine, ROS and a running graph, and say what to fix",
     "bench": "the benchmarks behind the figures of the README",
 }
 

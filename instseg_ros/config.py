@@ -226,6 +226,20 @@ class InputConfig:
     color_step: int = setting(
         12, "a voxel of a full cloud has changed when a colour channel moved by more than this, 0 to 255", ge=0, le=255,
     )
+    distance_field: str = setting(
+        "", "field of the clouds on map_points with the distance to the surface, m (voxblox's tsdf_pointcloud: intensity); empty = every point "
+        "is on the surface", fixed=True,
+    )
+    distance_band: float = setting(0.6, "with distance_field: points nearer to the surface than this are taken, voxels", ge=0.1, le=10.0)
+    nvblox: str = setting(
+        "auto", "read nvblox_mesh and nvblox_layer: where nvblox_msgs is installed (auto), in any case (on: refuse to start without), or not",
+        choices=("auto", "on", "off"), fixed=True,
+    )
+    nvblox_layer: str = setting(
+        "color", "what the colours on nvblox_layer mean: colours (nvblox's color_layer), or weights (its tsdf_layer; the map is grey then)",
+        choices=("color", "tsdf"), fixed=True,
+    )
+    nvblox_min_weight: float = setting(0.0, "with nvblox_layer tsdf: voxels of less weight are left out; nvblox shows up to 5", ge=0.0, le=5.0)
     max_waiting_voxels: int = setting(
         5_000_000, "updates waiting for the segmenter may hold this many voxels; more are dropped and the whole map is asked for",
         ge=1000, le=50_000_000,

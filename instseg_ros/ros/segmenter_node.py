@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.clock import JumpThreshold, TimeJump
@@ -16,7 +16,7 @@ from sensor_msgs.msg import PointCloud2
 from std_srvs.srv import SetBool, Trigger
 
 from instseg_ros.config import SegmenterNodeConfig
-from instseg_ros.errors import InputError
+from instseg_ros.errors import InputError, MissingDependencyError
 from instseg_ros.models.network import InstanceNet
 from instseg_ros.models.weights import settings_over_weights
 from instseg_ros.msg import MapUpdate
@@ -35,6 +35,9 @@ from instseg_ros.ros.run import run_node
 from instseg_ros.ros.saving import confined_path, default_save_dir
 from instseg_ros.ros.segmenter_worker import SegmenterWorker
 from instseg_ros.segmenter import Segmenter
+
+if TYPE_CHECKING:
+    from instseg_ros.ros.adapters.nvblox_input import NvbloxInput
 
 
 class SegmenterNode(Node):
@@ -63,8 +66,9 @@ class SegmenterNode(Node):
         state_file = confined_path(self._save_dir, config.state.file, (STATE_SUFFIX,)) if config.state.file else None
         self.autosave = Autosave(state_file, self.monitor, self._save_failed)
         self.worker = SegmenterWorker(
-            self, self.segmenter, self.queue, self.monitor, lambda: self.parameters.config, self.watch.lost_one, self.autosave
+            self, self.segmenter, self.queue, self.monitor, lambda: self.parameters.config, self._lost_one, self.autosave
         )
+        self._nvblox: NvbloxInput | None = None
         self._last_stamp_ns = 0
         self._stamp_reset_ns: int | None = None
         self._warned_grey = False
@@ -83,13 +87,14 @@ class SegmenterNode(Node):
             min_backward=Duration(nanoseconds=-max(1, int(config.input.max_backward_s * 1e9))),
             on_clock_change=False,
         )
-        self._files = MapFiles(self, self.segmenter, self.worker, self.autosave, self._save_dir, config.input.frame, self.watch.lost_one)
+        self._files = MapFiles(self, self.segmenter, self.worker, self.autosave, self._save_dir, config.input.frame, self._lost_one)
         if config.state.resume:
             for why in self._files.resume():
                 self.monitor.count("states_refused")
                 self.monitor.error(f"a saved state was not used: {why}")
         self._jump_handle = self.get_clock().create_jump_callback(backward, post_callback=self._on_clock_jump)
         self._subscribe()
+        self._nvblox = self._subscribe_nvblox(config.input.nvblox)
         self.worker.start()
         self.get_logger().info(
             f"waiting for map updates on {self.resolve_topic_name('map_updates')} and clouds ({config.input.points_mode}) on "
@@ -108,6 +113,20 @@ class SegmenterNode(Node):
         self.create_subscription(
             PointCloud2, "map_points", self._on_points, qos.CLOUDS, **qos.subscription_options(self, "map_points")
         )
+
+    def _subscribe_nvblox(self, wanted: str) -> "NvbloxInput | None":
+        if wanted == "off":
+            return None
+        try:
+            from instseg_ros.ros.adapters.nvblox_input import NvbloxInput
+        except ImportError as error:
+            if wanted == "on":
+                raise MissingDependencyError(
+                    f"input.nvblox is on, but nvblox_msgs cannot be imported: source the workspace it is built in, or set input.nvblox to auto ({error})"
+                ) from error
+            self.get_logger().debug(f"nvblox is not read: nvblox_msgs cannot be imported ({error})")
+            return None
+        return NvbloxInput(self, self._voxel_size_m, lambda: self.parameters.config.input, self._on_blocks)
 
     def _offer_services(self) -> None:
         self.create_service(Trigger, "~/reset", self._reset)
@@ -160,10 +179,35 @@ class SegmenterNode(Node):
             self.watch.complete = True  # whatever was missing is in this one
         self._enqueue(msg, layout.points, full)
 
+    def _on_blocks(self, topic: str, msg: Any) -> None:
+        assert self._nvblox is not None
+        self.monitor.tick("blocks_in")
+        self.monitor.count("blocks_received")
+        try:
+            blocks = self._nvblox.read(topic, msg)
+            self._check_map(blocks.frame_id, self._voxel_size_m)
+            self._check_time(blocks.stamp_ns)
+            update = self._nvblox.apply(topic, blocks)
+        except InputError as error:
+            self._refuse(topic, error)
+            return
+        if update.full:
+            self.watch.complete = True
+        if update.full or len(update) or len(update.deleted):
+            self._enqueue(update, len(update) + len(update.deleted), update.full)
+        else:
+            self.monitor.count("updates_without_change")
+
+    def _lost_one(self) -> None:
+        """Something that a mapper sent is missing in the map: it has to come again."""
+        self.watch.lost_one()
+        if self._nvblox is not None:
+            self._nvblox.resend()
+
     def _enqueue(self, content: Any, voxels: int, full: bool) -> None:
         self.queue.max_voxels = self.parameters.config.input.max_waiting_voxels
         if not self.queue.put(content, voxels, time.monotonic_ns(), full):
-            self.watch.lost_one()
+            self._lost_one()
             self.monitor.error("queue full")
             self.get_logger().warning(
                 f"dropped an update of {voxels} voxels: {self.queue.voxels} already wait for the segmenter and "
@@ -218,6 +262,8 @@ class SegmenterNode(Node):
         self.monitor.count("resets_by_time")
         self._last_stamp_ns = 0
         self.watch.reset()
+        if self._nvblox is not None:
+            self._nvblox.forget()
         self.queue.put_reset()
 
     # Services.
@@ -226,6 +272,8 @@ class SegmenterNode(Node):
         response.success = self.worker.reset()
         if response.success:
             self.watch.reset()
+            if self._nvblox is not None:
+                self._nvblox.reset()
             self._last_stamp_ns = 0
         response.message = "the map is empty" if response.success else "the segmenter is busy; try again"
         return response

@@ -19,6 +19,7 @@ from instseg_ros.mapping.update import MapUpdate
 from instseg_ros.mapping.voxelize import voxelize_points
 from instseg_ros.persistence import State, take_state
 from instseg_ros.ros.autosave import Autosave
+from instseg_ros.ros.adapters.voxblox import near_surface
 from instseg_ros.ros.conversions import time_to_ns
 from instseg_ros.ros.diagnostics import Monitor
 from instseg_ros.ros.inputs import UpdateQueue, Waiting
@@ -298,6 +299,9 @@ class SegmenterWorker:
         return self._voxelize(content)
 
     def _voxelize(self, msg: PointCloud2) -> MapUpdate:
+        config = self._config().input
+        if config.distance_field:
+            msg = near_surface(msg, config.distance_field, config.distance_band * self._segmenter.config.voxel_size_m)
         points, colors, dropped = read_points(msg, check_layout(msg))
         if dropped:
             self._monitor.count("points_not_finite", dropped)
@@ -311,7 +315,7 @@ class SegmenterWorker:
             frame_id=msg.header.frame_id,
             stamp_ns=time_to_ns(msg.header.stamp),
             sequence=self._clouds - 1,
-            full=self._config().input.points_mode == "full",
+            full=config.points_mode == "full",
         )
 
     def _check_frame(self, update: MapUpdate, frame_id: str) -> None:

@@ -1,0 +1,1 @@
+"""Maps as other mappers publish them, turned into map updates (docs/mappers.md)."""
