@@ -61,12 +61,20 @@ PARAMETERS = (
     Given("publish_period_s", "publish_period_s", float, ("fusion",), "changed voxels are published this often, s"),
 )
 
+INPUTS = ("map_updates", "map_points", "nvblox_mesh", "nvblox_layer", "request_full")
+
 ARGUMENTS = (
     DeclareLaunchArgument(
         "map_updates", default_value="map_updates", description="topic with the map's changes (instseg_ros/msg/MapUpdate)"
     ),
     DeclareLaunchArgument(
         "map_points", default_value="map_points", description="topic with the map as a cloud (sensor_msgs/msg/PointCloud2)"
+    ),
+    DeclareLaunchArgument(
+        "nvblox_mesh", default_value="nvblox_mesh", description="topic with nvblox's mesh, where nvblox_msgs is installed (nvblox_msgs/msg/Mesh)"
+    ),
+    DeclareLaunchArgument(
+        "nvblox_layer", default_value="nvblox_layer", description="or with its voxels (nvblox_msgs/msg/VoxelBlockLayer): docs/mappers.md"
     ),
     DeclareLaunchArgument(
         "request_full", default_value="request_full", description="service that makes the mapper send its whole map"
@@ -190,7 +198,7 @@ def rviz_action(context: LaunchContext) -> Node:
 
 def start(context: LaunchContext) -> list:
     """What the arguments ask for."""
-    actions: list = [node_action(context, "segmenter", ("map_updates", "map_points", "request_full"))]
+    actions: list = [node_action(context, "segmenter", INPUTS)]
     if value_of(context, "rgbd") == "true":
         actions.append(node_action(context, "fusion", ("map_updates", "depth", "color", "camera_info", "pose")))
     if value_of(context, "rviz") == "true":

@@ -169,8 +169,8 @@ def test_rclpy(monkeypatch):
     ],
 )
 def test_the_variables_of_ros(monkeypatch, variables, expected, text):
-    for name in ("ROS_DOMAIN_ID", "ROS_AUTOMATIC_DISCOVERY_RANGE", "ROS_LOCALHOST_ONLY", "ROS_STATIC_PEERS", "ROS_SECURITY_ENABLE", "ROS_SECURITY_KEYSTORE"):
-        monkeypatch.delenv(name, raising=False)
+    for name in ("DOMAIN_ID", "AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST_ONLY", "STATIC_PEERS", "SECURITY_ENABLE", "SECURITY_KEYSTORE"):
+        monkeypatch.delenv(f"ROS_{name}", raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     found = list(ros_setup.check_ros_environment())
@@ -249,7 +249,7 @@ def test_a_graph_that_matches(rclpy_qos):
 @pytest.mark.parametrize(
     ("offered", "wanted", "text", "cure"),
     [
-        (Profile(Reliability.BEST_EFFORT), Profile(), "best_effort, the segmenter demands reliable", "qos_overrides./map_points.subscription.reliability:=best_effort"),
+        (Profile(Reliability.BEST_EFFORT), Profile(), "best_effort, the segmenter demands reliable", "reliability:=best_effort"),
         (Profile(), Profile(durability=Durability.TRANSIENT_LOCAL), "volatile, the segmenter demands transient_local", "durability:=volatile"),
     ],
 )

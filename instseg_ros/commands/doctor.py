@@ -23,8 +23,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--wait", type=float, default=3.0, help="time for nodes and messages to be seen, s (default: %(default)s)")
     parser.add_argument("--node", default="", help="full name of the running segmenter (default: the one that is found)")
     parser.add_argument(
-        "--remap", action="append", default=[], metavar="FROM:=TO", help="topic of an input, such as map_points:=/rtabmap/cloud_map, of a segmenter that "
-        "does not run yet",
+        "--remap", action="append", default=[], metavar="FROM:=TO",
+        help="topic of an input, such as map_points:=/rtabmap/cloud_map, of a segmenter that does not run yet",
     )
     parser.add_argument("--json", type=Path, help="write the findings to this file")
 

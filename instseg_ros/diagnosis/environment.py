@@ -140,8 +140,10 @@ def check_weights(weights: str = "", voxel_size_m: float = 0.05) -> Iterator[Fin
         yield problem("weights", str(error), "set parameter weights to a readable file, or leave it empty for the shipped one")
         return
     trained_m = net.config.voxel_size_m
-    text = f"{weights or 'the shipped ones'} (preset {metadata.get('preset', 'unknown')}): voxels of {trained_m:g} m, heads {', '.join(net.config.heads)}"
+    text = f"{weights or 'the shipped ones'} (preset {metadata.get('preset', 'unknown')}): voxels of {trained_m:g} m"
+    text += f", heads {', '.join(net.config.heads)}"
     if abs(trained_m - voxel_size_m) > 1e-4 * voxel_size_m:
-        yield problem("weights", f"{text}; the map has voxels of {voxel_size_m:g} m", f"set voxel_size_m and the mapper's voxel size to {trained_m:g}")
+        cure = f"set voxel_size_m and the mapper's voxel size to {trained_m:g}"
+        yield problem("weights", f"{text}; the map has voxels of {voxel_size_m:g} m", cure)
     else:
         yield ok("weights", text)

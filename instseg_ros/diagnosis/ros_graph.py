@@ -15,6 +15,9 @@ INPUTS = {
 }
 """Topics that the segmenter reads, and their types."""
 
+DROPS = ("refused", "dropped_queue_full", "failures", "full_requests_unanswered")
+"""Counts in the segmenter's diagnostics that should be 0."""
+
 
 @dataclass(frozen=True)
 class Graph:
@@ -141,7 +144,8 @@ def check_inputs(graph: Graph) -> Iterator[Finding]:
     if graph.segmenter:
         yield ok("graph", f"{graph.segmenter} runs and reads {', '.join(graph.subscriptions) or 'nothing'}")
     else:
-        yield note("graph", "no segmenter node is seen: topics are checked by their names", "start it, or name it with --node; --remap map_points:=TOPIC")
+        cure = "start it, or name it with --node; --remap map_points:=TOPIC"
+        yield note("graph", "no segmenter node is seen: topics are checked by their names", cure)
     sources = []
     for topic, (kind, profile) in graph.subscriptions.items():
         infos = graph.publishers.get(topic, [])
@@ -165,7 +169,8 @@ def _check_publisher(topic: str, kind: str, profile: Any, info: Any) -> Finding:
 
     compatible, reason = qos_check_compatible(info.qos_profile, profile)
     if compatible == QoSCompatibility.ERROR:
-        return problem("graph", f"{topic}: nothing arrives from {who}: {_mismatch(info.qos_profile, profile) or reason}", _cure(topic, info.qos_profile, profile))
+        why = _mismatch(info.qos_profile, profile) or reason
+        return problem("graph", f"{topic}: nothing arrives from {who}: {why}", _cure(topic, info.qos_profile, profile))
     text = f"{topic}: {who}, {_words(info.qos_profile)}"
     if compatible == QoSCompatibility.WARNING:
         return note("graph", f"{text}; it may not match: {reason}", "see docs/ros.md for the profile that is wanted")
@@ -178,7 +183,8 @@ def _words(profile: Any) -> str:
 
 def _mismatch(offered: Any, wanted: Any) -> str:
     pairs = [(getattr(offered, name).name.lower(), getattr(wanted, name).name.lower()) for name in ("reliability", "durability")]
-    return "; ".join(f"it offers {a}, the segmenter demands {b}" for a, b in pairs if (a, b) in (("best_effort", "reliable"), ("volatile", "transient_local")))
+    too_little = (("best_effort", "reliable"), ("volatile", "transient_local"))
+    return "; ".join(f"it offers {a}, the segmenter demands {b}" for a, b in pairs if (a, b) in too_little)
 
 
 def _cure(topic: str, offered: Any, wanted: Any) -> str:
@@ -187,7 +193,9 @@ def _cure(topic: str, offered: Any, wanted: Any) -> str:
         cures.append(f"-p qos_overrides.{topic}.subscription.reliability:=best_effort")
     if offered.durability.name == "VOLATILE" and wanted.durability.name == "TRANSIENT_LOCAL":
         cures.append(f"-p qos_overrides.{topic}.subscription.durability:=volatile")
-    return f"start the segmenter with --ros-args {' '.join(cures)}, or let the mapper publish reliably" if cures else "give both the profile in docs/ros.md"
+    if not cures:
+        return "give both the profile in docs/ros.md"
+    return f"start the segmenter with --ros-args {' '.join(cures)}, or let the mapper publish with the profile in docs/ros.md"
 
 
 def check_clock(graph: Graph) -> Iterator[Finding]:
@@ -197,7 +205,8 @@ def check_clock(graph: Graph) -> Iterator[Finding]:
     if graph.use_sim_time is None:
         yield note("time", f"{graph.segmenter} did not say whether it uses simulated time", "try again with --wait 10")
     elif graph.use_sim_time and not graph.clocks:
-        yield problem("time", "use_sim_time is true, but nobody publishes /clock: its time stands still", "ros2 bag play --clock, or use_sim_time:=false")
+        cure = "ros2 bag play --clock, or use_sim_time:=false"
+        yield problem("time", "use_sim_time is true, but nobody publishes /clock: its time stands still", cure)
     elif not graph.use_sim_time and graph.clocks:
         yield note("time", "/clock is published, but use_sim_time is false", "use_sim_time:=true for bags and simulators")
     else:
@@ -215,7 +224,7 @@ def check_diagnostics(graph: Graph) -> Iterator[Finding]:
     values = {pair.key: pair.value for pair in status.values}
     level = int.from_bytes(status.level, "little") if isinstance(status.level, bytes) else int(status.level)
     text = f"{status.message}; {values.get('voxels', '?')} voxels, {values.get('instances', '?')} instances"
-    drops = ", ".join(f"{k} {v}" for k, v in values.items() if k in ("refused", "dropped_queue_full", "failures", "full_requests_unanswered") and v != "0")
+    drops = ", ".join(f"{name} {values[name]}" for name in DROPS if values.get(name, "0") != "0")
     if level >= 2:
         yield problem("node", text, "the message says what to change")
     elif level == 1 or drops:

@@ -17,14 +17,16 @@ def check_rclpy() -> Iterator[Finding]:
         importlib.import_module("rclpy")
         utilities = importlib.import_module("rclpy.utilities")
     except ImportError as error:
-        yield note("ros", f"rclpy cannot be imported ({error}): commands work, the nodes do not", "source ROS 2 (or . scripts/env.sh after make setup)")
+        cure = "source ROS 2 (or . scripts/env.sh after make setup)"
+        yield note("ros", f"rclpy cannot be imported ({error}): commands work, the nodes do not", cure)
         return
     try:
         rmw = utilities.get_rmw_implementation_identifier()
     except Exception as error:  # the library of the middleware is loaded by this call
         wanted = os.environ.get("RMW_IMPLEMENTATION", "")
         yield problem(
-            "ros", f"the middleware {wanted or 'of ROS'} cannot be loaded ({error})", f"install {wanted or 'rmw_fastrtps_cpp'}, or unset RMW_IMPLEMENTATION",
+            "ros", f"the middleware {wanted or 'of ROS'} cannot be loaded ({error})",
+            f"install {wanted or 'rmw_fastrtps_cpp'}, or unset RMW_IMPLEMENTATION",
         )
         return
     yield ok("ros", f"rclpy is there ({os.environ.get('ROS_DISTRO', 'ROS_DISTRO is not set')}), middleware {rmw}")
@@ -62,7 +64,8 @@ def check_messages() -> Iterator[Finding]:
         importlib.import_module("instseg_ros.srv")
         yield ok("messages", "those of instseg_ros are there")
     except ImportError as error:
-        yield problem("messages", f"those of instseg_ros cannot be imported ({error})", "make build (or colcon build), then source install/setup.bash")
+        cure = "make build (or colcon build), then source install/setup.bash"
+        yield problem("messages", f"those of instseg_ros cannot be imported ({error})", cure)
     for package, without, cure in (
         ("nvblox_msgs", "nvblox cannot be read", "source the workspace of Isaac ROS nvblox, if you map with it (docs/mappers.md)"),
         ("vision_msgs", "~/label_info is a std_msgs/String", "apt install ros-$ROS_DISTRO-vision-msgs, if you need it"),

@@ -122,7 +122,8 @@ class SegmenterNode(Node):
         except ImportError as error:
             if wanted == "on":
                 raise MissingDependencyError(
-                    f"input.nvblox is on, but nvblox_msgs cannot be imported: source the workspace it is built in, or set input.nvblox to auto ({error})"
+                    "input.nvblox is on, but nvblox_msgs cannot be imported: source the workspace it is built in, or set "
+                    f"input.nvblox to auto ({error})"
                 ) from error
             self.get_logger().debug(f"nvblox is not read: nvblox_msgs cannot be imported ({error})")
             return None

@@ -363,7 +363,8 @@ def test_a_refused_update_leaves_the_block_map():
 def pcl_cloud(columns: dict, step: int, dense=True) -> PointCloud2:
     """A cloud as pcl writes it: {name: (offset, values float32)}, padded points."""
     count = len(next(iter(columns.values()))[1])
-    records = np.zeros(count, {"names": list(columns), "formats": ["<f4"] * len(columns), "offsets": [o for o, _ in columns.values()], "itemsize": step})
+    offsets = [offset for offset, _ in columns.values()]
+    records = np.zeros(count, {"names": list(columns), "formats": ["<f4"] * len(columns), "offsets": offsets, "itemsize": step})
     for name, (_, values) in columns.items():
         records[name] = values
     fields = [PointField(name=n, offset=o, datatype=PointField.FLOAT32, count=1) for n, (o, _) in columns.items()]
@@ -500,6 +501,7 @@ def test_a_reset_and_a_time_jump_begin_a_new_nvblox_map(bench, nvblox_node):
 
 def test_without_nvblox_msgs_the_node_runs_unless_told_otherwise(bench, monkeypatch):
     monkeypatch.setitem(sys.modules, "nvblox_msgs", None)
+    monkeypatch.setitem(sys.modules, "nvblox_msgs.msg", None)
     monkeypatch.delitem(sys.modules, "instseg_ros.ros.adapters.nvblox_input", raising=False)
     node = bench.segmenter()
     assert not [s for s in node.subscriptions if "nvblox" in s.topic_name]

@@ -4,6 +4,7 @@ import argparse
 
 import numpy as np
 import pytest
+import rclpy
 from instseg_ros.msg import MapUpdate
 from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy
 from ros_bench import block, update
@@ -82,8 +83,13 @@ def test_a_graph_that_works_and_its_diagnostics(bench, look):
 
 def test_types_that_differ_and_a_clock_that_is_missing(bench, look):
     bench.segmenter(use_sim_time=True)
-    bench.probe.create_publisher(String, "map_updates", 10)
+    other = rclpy.Context()  # one participant cannot have two types on a topic, two processes can
+    rclpy.init(context=other)
+    stranger = rclpy.create_node("stranger", context=other)
+    stranger.create_publisher(String, "map_updates", 10)
     graph = look()
+    stranger.destroy_node()
+    rclpy.shutdown(context=other)
     (one,) = problems(ros_graph.check_inputs(graph))
     assert "std_msgs/msg/String, the segmenter reads instseg_ros/msg/MapUpdate" in one.text
     (one,) = problems(ros_graph.check_clock(graph))

@@ -120,7 +120,8 @@ class BlockMap:
         """Voxel keys [n] and sums [n, 4] of each block that holds points."""
         scaled = np.floor(update.points_m / self.voxel_size_m)
         if len(scaled) and not np.abs(scaled).max() <= MAX_ABS_COORD:
-            raise InputError(f"points reach beyond {MAX_ABS_COORD * self.voxel_size_m:.0f} m from the origin, or are not finite: check units and frame")
+            reach_m = MAX_ABS_COORD * self.voxel_size_m
+            raise InputError(f"points reach beyond {reach_m:.0f} m from the origin, or are not finite: check units and frame")
         keys = coord_keys(scaled)
         order = np.lexsort((keys, update.block_of))
         keys, owner = keys[order], np.asarray(update.block_of)[order]
