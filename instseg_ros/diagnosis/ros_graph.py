@@ -118,10 +118,19 @@ class _Look:
         return out
 
     def _would_be(self, remaps: dict[str, str]) -> dict[str, tuple[str, Any]]:
+        from rclpy.qos import QoSLivelinessPolicy, QoSProfile
+
         from instseg_ros.ros import qos
 
-        topics = {name: self.node.resolve_topic_name(remaps.get(name, name)) for name in INPUTS}
-        return {topic: (INPUTS[name], qos.CLOUDS if name == "map_points" else qos.DELTAS) for name, topic in topics.items()}
+        out: dict[str, tuple[str, Any]] = {}
+        for name, kind in INPUTS.items():
+            ours = qos.CLOUDS if name == "map_points" else qos.DELTAS
+            # What the middleware makes of it; "system default" would leave the comparison undecided.
+            real = QoSProfile(
+                depth=ours.depth, reliability=ours.reliability, durability=ours.durability, liveliness=QoSLivelinessPolicy.AUTOMATIC
+            )
+            out[self.node.resolve_topic_name(remaps.get(name, name))] = kind, real
+        return out
 
     def _sim_time(self, segmenter: str, timeout_s: float = 2.0) -> bool | None:
         from rcl_interfaces.srv import GetParameters
@@ -168,8 +177,8 @@ def _check_publisher(topic: str, kind: str, profile: Any, info: Any) -> Finding:
     from rclpy.qos import QoSCompatibility, qos_check_compatible
 
     compatible, reason = qos_check_compatible(info.qos_profile, profile)
-    if compatible == QoSCompatibility.ERROR:
-        why = _mismatch(info.qos_profile, profile) or reason
+    why = _mismatch(info.qos_profile, profile) or reason
+    if compatible == QoSCompatibility.ERROR or why != reason:
         return problem("graph", f"{topic}: nothing arrives from {who}: {why}", _cure(topic, info.qos_profile, profile))
     text = f"{topic}: {who}, {_words(info.qos_profile)}"
     if compatible == QoSCompatibility.WARNING:

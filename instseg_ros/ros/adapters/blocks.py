@@ -148,7 +148,9 @@ class BlockMap:
         deleted = self._keys[emptied]
         fresh = ~known & (delta[:, 3] > 0)
         if len(emptied):
-            self._keys, self._sums, self._sent = (np.delete(a, emptied, axis=0) for a in (self._keys, self._sums, self._sent))
+            self._keys = np.delete(self._keys, emptied)
+            self._sums = np.delete(self._sums, emptied, axis=0)
+            self._sent = np.delete(self._sent, emptied, axis=0)
         if fresh.any():
             to = np.searchsorted(self._keys, keys[fresh])
             self._keys = np.insert(self._keys, to, keys[fresh])

@@ -1,6 +1,7 @@
 """nvblox: `nvblox_msgs/VoxelBlockLayer` and `nvblox_msgs/Mesh` as updates of a block map.
 
-Messages are read by their fields alone, so this module needs neither ROS nor nvblox_msgs; nvblox_input.py subscribes.
+Messages are read by their fields alone, so this module needs neither ROS nor nvblox_msgs; nvblox_bytes.py makes them of the bytes that a
+topic brings, nvblox_input.py subscribes.
 What nvblox_ros 3.2 to 4.3 publishes:
 
 * A VoxelBlockLayer names voxels by their centres and colours; distances and weights are not in it. The mapper has chosen the voxels:
@@ -14,7 +15,7 @@ nvblox 3.1 and before has Mesh only, and calls its `block_size_m` `block_size`.
 
 __all__ = ["FULL_WEIGHT", "read_layer", "read_mesh"]
 
-import itertools
+import operator
 from collections.abc import Sequence
 from typing import Any
 
@@ -89,7 +90,7 @@ def read_mesh(msg: Any, voxel_size_m: float) -> BlockUpdate:
     # The triangles at a border of a block reach into the next one.
     _check_inside(points, indices[block_of], block_size_m, 0.5 * block_size_m)
     rgb = _rgb([block.colors for block in msg.blocks], counts)
-    local = np.fromiter(itertools.chain.from_iterable(block.triangles for block in msg.blocks), np.int64, int(corners.sum()))
+    local = np.concatenate([np.zeros(0, np.int64), *(np.asarray(block.triangles, np.int64) for block in msg.blocks)])
     owner = np.repeat(np.arange(len(corners)), corners)
     if len(local) and (local.min() < 0 or (local >= counts[owner]).any()):
         raise InputError("a triangle names a vertex that its block does not have: the mapper's message is damaged")
@@ -140,7 +141,7 @@ def _blocks(msg: Any) -> tuple[np.ndarray, np.ndarray]:
         raise InputError(f"{count} block_indices and {len(msg.blocks)} blocks: the lengths must agree")
     if count > MAX_BLOCKS:
         raise InputError(f"{count} blocks in one message, more than {MAX_BLOCKS}: send the map in parts")
-    indices = np.array([(i.x, i.y, i.z) for i in msg.block_indices], np.int64).reshape(-1, 3)
+    indices = np.rint(_numbers([msg.block_indices], "xyz", count)).astype(np.int64)
     return block_keys(indices), indices
 
 
@@ -151,8 +152,7 @@ def _check_total(count: int) -> None:
 
 def _points(parts: Sequence[Any], counts: np.ndarray) -> np.ndarray:
     """All points [N, 3] of lists of points with x, y and z."""
-    numbers = (v for part in parts for p in part for v in (p.x, p.y, p.z))
-    points = np.fromiter(numbers, np.float64, 3 * int(counts.sum())).reshape(-1, 3)
+    points = _numbers(parts, "xyz", int(counts.sum()))
     if not np.isfinite(points).all():
         raise InputError(f"{int((~np.isfinite(points)).any(axis=1).sum())} points are not finite: the mapper must leave them out")
     return points
@@ -166,11 +166,18 @@ def _rgb(parts: Sequence[Any], counts: np.ndarray) -> np.ndarray:
         at = int(np.flatnonzero(wrong)[0])
         raise InputError(f"block {at} has {counts[at]} points and {given[at]} colors: one for each, or none at all")
     rgb = np.full((int(counts.sum()), 3), GREY / 255.0)
-    numbers = (v for part in parts for c in part for v in (c.r, c.g, c.b))
-    rgb[np.repeat(given > 0, counts)] = np.fromiter(numbers, np.float64, 3 * int(given.sum())).reshape(-1, 3)
+    rgb[np.repeat(given > 0, counts)] = _numbers(parts, "rgb", int(given.sum()))
     if not np.isfinite(rgb).all():
         raise InputError("colors are not finite: the mapper must send 0 to 1")
     return rgb
+
+
+def _numbers(parts: Sequence[Any], names: str, count: int) -> np.ndarray:
+    """Three attributes [count, 3] of all objects in lists, or the first three columns of arrays in their place."""
+    if all(isinstance(part, np.ndarray) for part in parts):
+        return np.concatenate([np.zeros((0, 3)), *(part[:, :3] for part in parts)]).astype(np.float64)
+    three = operator.attrgetter(*names)
+    return np.fromiter((value for part in parts for one in part for value in three(one)), np.float64, 3 * count).reshape(-1, 3)
 
 
 def _bytes(rgb: np.ndarray) -> np.ndarray:

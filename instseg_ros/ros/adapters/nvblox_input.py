@@ -16,6 +16,7 @@ from instseg_ros.mapping.update import MapUpdate
 from instseg_ros.ros import qos
 from instseg_ros.ros.adapters.blocks import BlockMap, BlockUpdate
 from instseg_ros.ros.adapters.nvblox import read_layer, read_mesh
+from instseg_ros.ros.adapters.nvblox_bytes import layer_from_bytes, mesh_from_bytes
 
 
 class NvbloxInput:
@@ -37,10 +38,11 @@ class NvbloxInput:
         self._may_change = True
         self._lock = threading.Lock()  # the worker's thread reports losses
         for topic, kind in (("nvblox_mesh", Mesh), ("nvblox_layer", VoxelBlockLayer)):
-            node.create_subscription(kind, topic, partial(on_message, topic), qos.DELTAS, **qos.subscription_options(node, topic))
+            options = qos.subscription_options(node, topic)
+            node.create_subscription(kind, topic, partial(on_message, topic), qos.DELTAS, raw=True, **options)
 
     def read(self, topic: str, msg: Any) -> BlockUpdate:
-        """What a message says; nothing changes.
+        """What a message (its bytes, or an object with its fields) says; nothing changes.
 
         Raises:
             InputError: it is malformed, or the map already comes from the other topic.
@@ -48,7 +50,8 @@ class NvbloxInput:
         if topic != self._source and not self._may_change:
             raise InputError(f"the map already comes from {self._source}: remap only one of the two, or call ~/reset to change over")
         if topic == "nvblox_mesh":
-            return read_mesh(msg, self._voxel_size_m)
+            return read_mesh(mesh_from_bytes(msg) if isinstance(msg, bytes) else msg, self._voxel_size_m)
+        msg = layer_from_bytes(msg) if isinstance(msg, bytes) else msg
         config = self._config()
         return read_layer(msg, self._voxel_size_m, config.nvblox_layer, config.nvblox_min_weight)
 
