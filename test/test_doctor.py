@@ -8,6 +8,7 @@ import sys
 import types
 from dataclasses import dataclass, field
 from enum import Enum
+from pathlib import Path
 
 import pytest
 
@@ -186,7 +187,18 @@ def test_messages(monkeypatch):
         monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
     monkeypatch.setitem(sys.modules, "nvblox_msgs", types.ModuleType("nvblox_msgs"))
     monkeypatch.setitem(sys.modules, "vision_msgs", types.ModuleType("vision_msgs"))
+    found = list(ros_setup.check_messages())
+    assert levels(found) == ["problem", "ok", "ok", "ok"] and "built before msg/Instance" in found[0].text
+    for part, names in ros_setup.OURS.items():
+        for name in names:
+            setattr(sys.modules[f"instseg_ros.{part}"], name, object)
     assert set(levels(ros_setup.check_messages())) == {"ok"}
+
+
+def test_all_message_types_are_looked_for():
+    root = Path(__file__).parents[1]
+    for part, names in ros_setup.OURS.items():
+        assert sorted(file.stem for file in (root / part).glob(f"*.{part}")) == sorted(names)
 
 
 # A graph as rclpy describes it.

@@ -8,6 +8,11 @@ from collections.abc import Iterator
 
 from instseg_ros.diagnosis.findings import Finding, note, ok, problem
 
+OURS = {
+    "msg": ("Instance", "InstanceArray", "InstanceEvent", "MapUpdate"),
+    "srv": ("GetInstance", "ListInstances", "LoadMap", "RequestFull", "SaveMap"),
+}
+"""Our message and service types."""
 RANGES = ("SUBNET", "LOCALHOST", "OFF", "SYSTEM_DEFAULT")
 
 
@@ -59,12 +64,14 @@ def check_ros_environment() -> Iterator[Finding]:
 
 def check_messages() -> Iterator[Finding]:
     """Our messages, and those of others that are used where they are there."""
+    cure = "make build (or colcon build), then source install/setup.bash"
     try:
-        importlib.import_module("instseg_ros.msg")
-        importlib.import_module("instseg_ros.srv")
-        yield ok("messages", "those of instseg_ros are there")
+        missing = [f"{part}/{n}" for part, names in OURS.items() for n in names if not hasattr(importlib.import_module(f"instseg_ros.{part}"), n)]
+        if missing:
+            yield problem("messages", f"those of instseg_ros were built before {', '.join(missing)} came: the nodes do not start", cure)
+        else:
+            yield ok("messages", "those of instseg_ros are there")
     except ImportError as error:
-        cure = "make build (or colcon build), then source install/setup.bash"
         yield problem("messages", f"those of instseg_ros cannot be imported ({error})", cure)
     for package, without, cure in (
         ("nvblox_msgs", "nvblox cannot be read", "source the workspace of Isaac ROS nvblox, if you map with it (docs/mappers.md)"),

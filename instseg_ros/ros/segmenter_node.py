@@ -127,7 +127,8 @@ class SegmenterNode(Node):
                 ) from error
             self.get_logger().debug(f"nvblox is not read: nvblox_msgs cannot be imported ({error})")
             return None
-        return NvbloxInput(self, self._voxel_size_m, lambda: self.parameters.config.input, self._on_blocks)
+        resumed = len(self.segmenter.map) > 0
+        return NvbloxInput(self, self._voxel_size_m, lambda: self.parameters.config.input, self._on_blocks, resumed)
 
     def _offer_services(self) -> None:
         self.create_service(Trigger, "~/reset", self._reset)

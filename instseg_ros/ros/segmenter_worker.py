@@ -18,8 +18,8 @@ from instseg_ros.mapping.merge import difference, merge_updates
 from instseg_ros.mapping.update import MapUpdate
 from instseg_ros.mapping.voxelize import voxelize_points
 from instseg_ros.persistence import State, take_state
-from instseg_ros.ros.autosave import Autosave
 from instseg_ros.ros.adapters.voxblox import near_surface
+from instseg_ros.ros.autosave import Autosave
 from instseg_ros.ros.conversions import time_to_ns
 from instseg_ros.ros.diagnostics import Monitor
 from instseg_ros.ros.inputs import UpdateQueue, Waiting

@@ -205,6 +205,21 @@ def test_after_a_loss_the_whole_map_is_sent():
     assert update.full and content(voxels).keys() == brute_force({**named, **last}, VOXEL_M).keys()
 
 
+def test_after_a_restart_the_map_from_before_is_gone_on_with():
+    rng = np.random.default_rng(1)
+    before, after = {(0, 0, 0): some(30, rng)}, {(1, 1, 1): some(30, rng)}
+    voxels = VoxelMap(VOXEL_M)
+    voxels.apply(BlockMap(VOXEL_M).apply(read_layer(layer(before), VOXEL_M)))
+    blocks = BlockMap(VOXEL_M)
+    blocks.go_on()
+    update = blocks.apply(read_layer(layer(after), VOXEL_M))
+    voxels.apply(update)
+    assert not update.full and content(voxels).keys() == brute_force({**before, **after}, VOXEL_M).keys()
+    blocks = BlockMap(VOXEL_M)
+    blocks.go_on()
+    assert blocks.apply(read_layer(layer(after, clear=True), VOXEL_M)).full
+
+
 def test_the_weights_of_a_tsdf_layer_are_a_threshold_and_its_map_is_grey():
     cells = np.array([[0, 0, 0], [1, 0, 0], [2, 0, 0]])
     weights = np.repeat([[10.0], [102.0], [255.0]], 3, axis=1)  # 0.2, 2 and at least 5

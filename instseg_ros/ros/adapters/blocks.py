@@ -72,6 +72,10 @@ class BlockMap:
         """Let the next update be the whole map, for a receiver that lost something or began anew."""
         self._resend = True
 
+    def go_on(self) -> None:
+        """Let the first update name only what its message names: the receiver holds the mapper's map from before a restart."""
+        self._resend = False
+
     def __len__(self) -> int:
         return len(self._keys)
 
@@ -89,10 +93,11 @@ class BlockMap:
             InputError: points absurdly far out, or another frame than before (after `resend` and `forget` it begins a new map).
                 Nothing has changed then.
         """
-        if not self._resend and update.frame_id != self._frame_id:
+        another = bool(self._frame_id) and update.frame_id != self._frame_id
+        if another and not self._resend:
             raise InputError(f"it is in frame {update.frame_id!r}, the blocks before it in {self._frame_id!r}: publish in one fixed frame")
         parts = self._sums_per_block(update)
-        if update.clear or update.frame_id != self._frame_id:
+        if update.clear or another:
             self.forget()
         gone = [part for key in update.blocks.tolist() if (part := self._blocks.pop(key, None)) is not None]
         self._blocks.update(parts)

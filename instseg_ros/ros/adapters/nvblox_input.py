@@ -27,15 +27,17 @@ class NvbloxInput:
         voxel_size_m: of our map.
         config: returns the settings as they are now.
         on_message: called with a topic and a message of it; `read` and `apply` make an update of them.
+        goes_on: the segmenter holds a map from before a restart, which the first message does not replace unless it says `clear`.
     """
 
     def __init__(
-        self, node: Node, voxel_size_m: float, config: Callable[[], InputConfig], on_message: Callable[[str, Any], None]
+        self, node: Node, voxel_size_m: float, config: Callable[[], InputConfig], on_message: Callable[[str, Any], None], goes_on: bool
     ) -> None:
         self._voxel_size_m, self._config = voxel_size_m, config
         self._map = BlockMap(voxel_size_m)
         self._source = ""
         self._may_change = True
+        self._goes_on = goes_on
         self._lock = threading.Lock()  # the worker's thread reports losses
         for topic, kind in (("nvblox_mesh", Mesh), ("nvblox_layer", VoxelBlockLayer)):
             options = qos.subscription_options(node, topic)
@@ -63,8 +65,10 @@ class NvbloxInput:
         """
         with self._lock:
             into = self._map if topic == self._source else BlockMap(self._voxel_size_m)
+            if self._goes_on:
+                into.go_on()
             update = into.apply(blocks, self._config().color_step)
-            self._map, self._source, self._may_change = into, topic, False
+            self._map, self._source, self._may_change, self._goes_on = into, topic, False, False
         return update
 
     def resend(self) -> None:
@@ -76,9 +80,9 @@ class NvbloxInput:
         """The segmenter's map is empty: the next update is the whole map, and may come from the other topic or in another frame."""
         with self._lock:
             self._map.resend()
-            self._may_change = True
+            self._may_change, self._goes_on = True, False
 
     def forget(self) -> None:
         """The time or the mapper began anew."""
         with self._lock:
-            self._map, self._source, self._may_change = BlockMap(self._voxel_size_m), "", True
+            self._map, self._source, self._may_change, self._goes_on = BlockMap(self._voxel_size_m), "", True, False
