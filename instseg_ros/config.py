@@ -189,7 +189,7 @@ class SegmenterConfig:
     threads: int = setting(0, "CPU threads for the network; 0 = all cores", ge=0, le=1024, fixed=True)
     passes: str = setting("incremental", "recompute only what changed, or the whole map at every update", choices=("incremental", "full"), fixed=True)
     tolerance: float = setting(
-        0.01, "incremental passes: a voxel that moves by less than this share of its layer's mean magnitude stops the wave; 0 = exact",
+        0.02, "incremental passes: a voxel that moves by less than this share of its layer's mean magnitude stops the wave; 0 = exact",
         ge=0.0, le=1.0, fixed=True,
     )
     cache_mb: int = setting(
