@@ -49,6 +49,7 @@ setup(
         "evaluation": ["trackeval"],
         "rerun": ["rerun-sdk"],
         "train": ["tensorboard"],
+        "datasets": ["h5py"],
         "distributed": ["accelerate>=1.0", "tensorboard"],
         "dev": ["pytest<8.4", "hypothesis", "ruff", "mypy", "tensorboard", "accelerate>=1.0", "types-PyYAML", "types-tqdm"],
     },
