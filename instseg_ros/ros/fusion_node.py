@@ -94,7 +94,7 @@ class FusionNode(Node):
 
     def _subscribe(self, source: str) -> None:
         def listen(kind: Any, topic: str, callback: Any) -> None:
-            self.create_subscription(kind, topic, callback, qos.IMAGES, **qos.subscription_options(self, topic))
+            self.create_subscription(kind, topic, callback, qos.own(qos.IMAGES), **qos.subscription_options(self, topic))
 
         listen(Image, "depth", self._on_depth)
         listen(Image, "color", self._on_color)

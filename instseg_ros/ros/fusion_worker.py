@@ -50,9 +50,9 @@ class FusionWorker:
         self._node, self._monitor, self._config = node, monitor, config
         self._fusion = TsdfFusion(config())
         self._updates = node.create_publisher(
-            MapUpdateMsg, "map_updates", qos.DELTAS, **qos.publisher_options(node, "map_updates")
+            MapUpdateMsg, "map_updates", qos.own(qos.DELTAS), **qos.publisher_options(node, "map_updates")
         )
-        self._points = node.create_publisher(PointCloud2, "~/points", qos.LATCHED, **qos.publisher_options(node, "~/points"))
+        self._points = node.create_publisher(PointCloud2, "~/points", qos.own(qos.LATCHED), **qos.publisher_options(node, "~/points"))
         self._ready = Condition()
         self._frames: deque[ImageFrame | RgbdFrame] = deque()
         self._reset_wanted = False

@@ -1,7 +1,8 @@
 """The QoS profiles of every topic, in one place."""
 
-__all__ = ["CLOUDS", "DELTAS", "EVENTS", "IMAGES", "LATCHED", "publisher_options", "subscription_options"]
+__all__ = ["CLOUDS", "DELTAS", "EVENTS", "IMAGES", "LATCHED", "own", "publisher_options", "subscription_options"]
 
+import copy
 from typing import Any
 
 from rclpy.event_handler import PublisherEventCallbacks, SubscriptionEventCallbacks
@@ -19,6 +20,11 @@ LATCHED = QoSProfile(depth=1, reliability=QoSReliabilityPolicy.RELIABLE, durabil
 """State: whoever comes late gets the last message."""
 IMAGES = QoSProfile(depth=10, reliability=QoSReliabilityPolicy.BEST_EFFORT)
 """Images, camera info and poses: matches reliable and best-effort publishers."""
+
+
+def own(profile: QoSProfile) -> QoSProfile:
+    """A copy of a profile for one publisher or subscription: rclpy writes QoS overrides into the profile that it is given."""
+    return copy.copy(profile)
 
 
 def _cure(node: Node, topic: str, entity: str, policy: str) -> str:

@@ -108,10 +108,10 @@ class SegmenterNode(Node):
 
     def _subscribe(self) -> None:
         self.create_subscription(
-            MapUpdate, "map_updates", self._on_update, qos.DELTAS, **qos.subscription_options(self, "map_updates")
+            MapUpdate, "map_updates", self._on_update, qos.own(qos.DELTAS), **qos.subscription_options(self, "map_updates")
         )
         self.create_subscription(
-            PointCloud2, "map_points", self._on_points, qos.CLOUDS, **qos.subscription_options(self, "map_points")
+            PointCloud2, "map_points", self._on_points, qos.own(qos.CLOUDS), **qos.subscription_options(self, "map_points")
         )
 
     def _subscribe_nvblox(self, wanted: str) -> "NvbloxInput | None":

@@ -33,7 +33,7 @@ class SegmenterOutputs:
 
     def __init__(self, node: Node) -> None:
         def publisher(kind: Any, topic: str, profile: Any) -> Any:
-            return node.create_publisher(kind, topic, profile, **qos.publisher_options(node, topic))
+            return node.create_publisher(kind, topic, qos.own(profile), **qos.publisher_options(node, topic))
 
         self._points = publisher(PointCloud2, "~/points", qos.LATCHED)
         self._delta = publisher(PointCloud2, "~/points_delta", qos.DELTAS)

@@ -56,6 +56,7 @@ def test_the_cure_works(bench, look):
     assert not problems(ros_graph.check_inputs(look()))
     bench.until(lambda: publisher.get_subscription_count() > 0, "a match")
     assert node.get_parameter(next(iter(override))).value == "best_effort"
+    assert qos.CLOUDS.reliability == QoSReliabilityPolicy.RELIABLE, "an override counts for its topic alone"
 
 
 def _node(arguments, override):

@@ -41,7 +41,7 @@ class NvbloxInput:
         self._lock = threading.Lock()  # the worker's thread reports losses
         for topic, kind in (("nvblox_mesh", Mesh), ("nvblox_layer", VoxelBlockLayer)):
             options = qos.subscription_options(node, topic)
-            node.create_subscription(kind, topic, partial(on_message, topic), qos.DELTAS, raw=True, **options)
+            node.create_subscription(kind, topic, partial(on_message, topic), qos.own(qos.DELTAS), raw=True, **options)
 
     def read(self, topic: str, msg: Any) -> BlockUpdate:
         """What a message (its bytes, or an object with its fields) says; nothing changes.
