@@ -26,7 +26,7 @@ from instseg_ros.config import ModelConfig, SegmenterConfig, add_setting_argumen
 from instseg_ros.mapping.update import MapUpdate
 from instseg_ros.mapping.voxel_map import MapDelta, VoxelMap
 from instseg_ros.models.network import InstanceNet, input_features
-from instseg_ros.models.weights import load_weights
+from instseg_ros.models.weights import load_weights, settings_over_weights
 from instseg_ros.sparse import kernels
 from instseg_ros.sparse.incremental import IncrementalNetwork
 from instseg_ros.sparse.runner import FullPassRunner
@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> tuple[Figures, Rows]:
     """Measure; returns the figures and rows of the report."""
-    config = settings_from_arguments(SegmenterConfig, args)
+    config = settings_over_weights(SegmenterConfig, lambda base: settings_from_arguments(SegmenterConfig, args, base))
     kernels.set_threads(config.threads)
     if config.threads:
         torch.set_num_threads(config.threads)

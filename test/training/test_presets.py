@@ -62,4 +62,5 @@ def test_settings_given_count_before_those_the_weights_bring(tmp_path):
     assert over.grouping == replace(grouping, min_voxels=12) and over.weights == given["weights"]
     entry = parse_entry(f"a={given['weights']},grouping.min_voxels=12", SegmenterConfig(tolerance=0.5))
     assert entry.config == replace(over, tolerance=0.5)
-    assert settings_over_weights(SegmenterConfig, lambda base: from_mapping(SegmenterConfig, {}, base)) == SegmenterConfig()
+    shipped = settings_over_weights(SegmenterConfig, lambda base: from_mapping(SegmenterConfig, {}, base))
+    assert shipped == SegmenterConfig(grouping=preset("rooms").grouping)
