@@ -14,7 +14,8 @@ from instseg_ros.errors import InstSegError
 
 NODES = {
     "polite_node": (
-        "import time\nprint('up', flush=True)\ntry:\n    time.sleep(600)\n"
+        # as rclpy does; a shell starts what it puts into the background with SIGINT ignored, which children inherit
+        "import signal, time\nsignal.signal(signal.SIGINT, signal.default_int_handler)\nprint('up', flush=True)\ntry:\n    time.sleep(600)\n"
         "except KeyboardInterrupt:\n    print('bye', flush=True)\n"
     ),
     "deaf_node": (
