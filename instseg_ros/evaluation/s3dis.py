@@ -7,13 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from instseg_ros.datasets.s3dis import S3DIS_NAMES
 from instseg_ros.errors import InputError
 from instseg_ros.evaluation.instances import Scan
 from instseg_ros.evaluation.overlap import instance_overlaps
 
-S3DIS_CLASSES = (
-    "ceiling", "floor", "wall", "beam", "column", "window", "door", "table", "chair", "sofa", "bookcase", "board", "clutter",
-)
+S3DIS_CLASSES = S3DIS_NAMES
 """The 13 classes, all of them with instances; `Scan.class_index` is the index into this tuple here."""
 AREAS = (1, 2, 3, 4, 5, 6)
 """Each area is the test set of one fold, predicted by a network trained on the other five."""

@@ -7,7 +7,6 @@ from raw_writers import LFS_POINTER
 from instseg_ros.datasets.labelled_points import to_scene
 from instseg_ros.datasets.s3dis import S3DIS_NAMES, find_s3dis, read_s3dis
 from instseg_ros.errors import DataError
-from instseg_ros.evaluation.s3dis import S3DIS_CLASSES
 from instseg_ros.labels import CLASS_NAMES, IGNORE
 
 
@@ -78,10 +77,6 @@ def test_files_of_something_else_are_refused(tmp_path):
     (tmp_path / "Area_1" / "void" / "Annotations").mkdir(parents=True)
     with pytest.raises(DataError, match="holds no"):
         read_s3dis(tmp_path / "Area_1" / "void")
-
-
-def test_names_are_those_that_are_evaluated():
-    assert S3DIS_NAMES == S3DIS_CLASSES
 
 
 def test_rooms_are_found_from_every_level(tmp_path):
