@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from instseg_ros.config import flatten, to_mapping
 from instseg_ros.errors import DataError
+from instseg_ros.settings import flatten, to_mapping
 from instseg_ros.state_format import HISTORY, State, read_state_content, write_state_content
 
 if TYPE_CHECKING:

@@ -4,9 +4,9 @@ import argparse
 
 import pytest
 
-from instseg_ros.config import (
-    SegmenterConfig,
-    TrainingConfig,
+from instseg_ros.config import SegmenterConfig, TrainingConfig
+from instseg_ros.errors import ConfigError
+from instseg_ros.settings import (
     add_setting_arguments,
     flatten,
     from_mapping,
@@ -15,7 +15,6 @@ from instseg_ros.config import (
     settings_of,
     to_mapping,
 )
-from instseg_ros.errors import ConfigError
 
 
 @pytest.mark.parametrize("cls", [SegmenterConfig, TrainingConfig])

@@ -10,7 +10,8 @@ import pytest
 import yaml
 
 from instseg_ros.cli import COMMANDS
-from instseg_ros.config import FusionNodeConfig, SegmenterNodeConfig, from_mapping
+from instseg_ros.config import FusionNodeConfig, SegmenterNodeConfig
+from instseg_ros.settings import from_mapping
 
 ROOT = Path(__file__).parent.parent
 NODES = {"segmenter": SegmenterNodeConfig, "fusion": FusionNodeConfig}

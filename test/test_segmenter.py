@@ -6,11 +6,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from instseg_ros.config import ModelConfig, SegmenterConfig, from_mapping
+from instseg_ros.config import ModelConfig, SegmenterConfig
 from instseg_ros.errors import ConfigError, InputError
 from instseg_ros.mapping.update import MapUpdate
 from instseg_ros.models.network import InstanceNet
 from instseg_ros.segmenter import Segmenter
+from instseg_ros.settings import from_mapping
 
 
 class ColorNet(InstanceNet):

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from instseg_ros.benchmarks.oracle_heads import OracleHeads
-from instseg_ros.config import GroupingConfig, add_setting_arguments, from_mapping, settings_from_arguments, to_mapping
+from instseg_ros.config import GroupingConfig
 from instseg_ros.errors import ConfigError, InstSegError
 from instseg_ros.evaluation.cases import Case
 from instseg_ros.evaluation.ground_truth import GroundTruth
@@ -26,6 +26,7 @@ from instseg_ros.grouping.grouper import SPLITTERS, Grouper
 from instseg_ros.grouping.segmentation import Segmentation
 from instseg_ros.mapping.update import MapUpdate
 from instseg_ros.mapping.voxel_map import VoxelMap
+from instseg_ros.settings import add_setting_arguments, from_mapping, settings_from_arguments, to_mapping
 
 _GAP_VOXELS = 20
 """Between two rooms."""

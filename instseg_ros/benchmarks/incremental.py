@@ -22,11 +22,12 @@ import torch
 from tqdm import tqdm
 
 from instseg_ros.benchmarks.surfaces import VOXEL_SIZE_M, surface_voxels
-from instseg_ros.config import ModelConfig, SegmenterConfig, add_setting_arguments, settings_from_arguments
+from instseg_ros.config import ModelConfig, SegmenterConfig
 from instseg_ros.mapping.update import MapUpdate
 from instseg_ros.mapping.voxel_map import MapDelta, VoxelMap
 from instseg_ros.models.network import InstanceNet, input_features
 from instseg_ros.models.weights import load_weights, settings_over_weights
+from instseg_ros.settings import add_setting_arguments, settings_from_arguments
 from instseg_ros.sparse import kernels
 from instseg_ros.sparse.incremental import IncrementalNetwork
 from instseg_ros.sparse.runner import FullPassRunner

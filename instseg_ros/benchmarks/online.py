@@ -16,12 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from instseg_ros.config import SegmenterConfig, add_setting_arguments, settings_from_arguments
+from instseg_ros.config import SegmenterConfig
 from instseg_ros.evaluation.cases import Case
 from instseg_ros.mapping.update import MapUpdate
 from instseg_ros.models.weights import settings_over_weights
 from instseg_ros.online import OnlineRun, UpdateRecord, run_updates
 from instseg_ros.segmenter import SegmentationResult, Segmenter
+from instseg_ros.settings import add_setting_arguments, settings_from_arguments
 
 STAGES = ("map", "network", "grouping", "tracking", "total")
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from instseg_ros.config import SegmenterConfig, add_setting_arguments, load_yaml, settings_from_arguments
+from instseg_ros.config import SegmenterConfig
 from instseg_ros.datasets.simulate import SEEDS_PER_RUN
 from instseg_ros.datasets.toy import TOY_CLASSES
 from instseg_ros.distribute import run_tasks
@@ -32,6 +32,7 @@ from instseg_ros.labels import CLASS_NAMES
 from instseg_ros.labels import class_index as class_index_of
 from instseg_ros.models.weights import settings_over_weights, weights_metadata
 from instseg_ros.report import write_report
+from instseg_ros.settings import add_setting_arguments, load_yaml, settings_from_arguments
 
 DEFAULT_HOUSE = Path("../shared/data/aws_small_house")
 DEFAULT_ROOMS = 20

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from instseg_ros.config import FusionConfig, SegmenterConfig, add_setting_arguments, group, settings_from_arguments
+from instseg_ros.config import FusionConfig, SegmenterConfig
 from instseg_ros.datasets.bags import BagSequence, BagTopics, BagUpdates, is_bag, open_bag
 from instseg_ros.datasets.clouds import open_cloud
 from instseg_ros.datasets.rgbd import RgbdSequence, open_sequence
@@ -34,6 +34,7 @@ from instseg_ros.models.weights import load_weights, settings_over_weights
 from instseg_ros.online import OnlineRun, run_online, run_updates
 from instseg_ros.report import write_report
 from instseg_ros.segmenter import LabelledCloud, SegmentationResult, Segmenter
+from instseg_ros.settings import add_setting_arguments, group, settings_from_arguments
 from instseg_ros.tracking import Instance
 from instseg_ros.visual.pictures import MapPictures, beside, titled, write_gif, write_png
 from instseg_ros.visual.ply import write_labelled_ply

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 import yaml
 
-from instseg_ros.config import SegmenterConfig, flatten, from_mapping
+from instseg_ros.config import SegmenterConfig
 from instseg_ros.errors import ConfigError
 from instseg_ros.evaluation.baselines import BASELINES
 from instseg_ros.evaluation.cases import Case
@@ -22,6 +22,7 @@ from instseg_ros.evaluation.instances import Scan
 from instseg_ros.labels import IGNORE
 from instseg_ros.models.weights import settings_over_weights
 from instseg_ros.segmenter import Segmenter
+from instseg_ros.settings import flatten, from_mapping
 
 
 @dataclass(frozen=True)

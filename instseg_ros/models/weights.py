@@ -11,9 +11,10 @@ from typing import Any, TypeVar
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 
-from instseg_ros.config import GroupingConfig, ModelConfig, SegmenterConfig, from_mapping, to_mapping
+from instseg_ros.config import GroupingConfig, ModelConfig, SegmenterConfig
 from instseg_ros.errors import ConfigError, WeightsError
 from instseg_ros.models.network import InstanceNet
+from instseg_ros.settings import from_mapping, to_mapping
 
 SHIPPED_WEIGHTS = Path(__file__).parent.parent / "weights" / "rooms_5cm.safetensors"
 """What an empty path stands for: the network trained on simulated rooms at 5 cm."""

@@ -12,7 +12,7 @@ import numpy as np
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
-from instseg_ros.config import FusionConfig, FusionNodeConfig, settings_of
+from instseg_ros.config import FusionConfig, FusionNodeConfig
 from instseg_ros.datasets.frames import RgbdFrame
 from instseg_ros.errors import InputError
 from instseg_ros.mapping.fusion import TsdfFusion
@@ -24,6 +24,7 @@ from instseg_ros.ros.diagnostics import Monitor
 from instseg_ros.ros.images import color_from_msg, depth_from_msg, intrinsics_from_msg
 from instseg_ros.ros.pointcloud import colored_cloud_to_msg
 from instseg_ros.ros.worker import Worker
+from instseg_ros.settings import settings_of
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from instseg_ros.config import Setting, flatten, from_mapping, settings_of
 from instseg_ros.errors import ConfigError
+from instseg_ros.settings import Setting, flatten, from_mapping, settings_of
 
 T = TypeVar("T")
 _OF_ROS = ("use_sim_time", "start_type_description_service")

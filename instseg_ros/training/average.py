@@ -10,9 +10,9 @@ from collections.abc import Iterable
 import torch
 from torch import nn
 
-from instseg_ros.config import to_mapping
 from instseg_ros.errors import WeightsError
 from instseg_ros.models.network import InstanceNet
+from instseg_ros.settings import to_mapping
 from instseg_ros.training.batches import Batch
 
 

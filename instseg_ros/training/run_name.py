@@ -6,7 +6,8 @@ import hashlib
 import json
 from dataclasses import replace
 
-from instseg_ros.config import GroupingConfig, TrainingConfig, to_mapping
+from instseg_ros.config import GroupingConfig, TrainingConfig
+from instseg_ros.settings import to_mapping
 
 
 def run_name(preset: str, config: TrainingConfig) -> str:

@@ -13,13 +13,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from instseg_ros.config import TrainingConfig, to_mapping
+from instseg_ros.config import TrainingConfig
 from instseg_ros.datasets.scenes import load_scene
 from instseg_ros.errors import ConfigError, DataError
 from instseg_ros.labels import BACKGROUND, CLASS_NAMES, NUM_CLASSES
 from instseg_ros.losses.semantic import balance_weights
 from instseg_ros.models.network import InstanceNet
 from instseg_ros.models.weights import initialize, save_weights
+from instseg_ros.settings import to_mapping
 from instseg_ros.training.batches import Batch, BatchSource
 from instseg_ros.training.checkpoint import load_checkpoint, save_checkpoint
 from instseg_ros.training.display import Display

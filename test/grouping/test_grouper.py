@@ -21,12 +21,13 @@ from grouping_scenes import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from instseg_ros.config import GroupingConfig, ModelConfig, Setting, settings_of
+from instseg_ros.config import GroupingConfig, ModelConfig
 from instseg_ros.errors import ConfigError
 from instseg_ros.grouping.components import canonical_keys
 from instseg_ros.grouping.grouper import SPLITTERS, Grouper, merge_small
 from instseg_ros.grouping.splitter import PRESETS_WITH
 from instseg_ros.prediction import Prediction
+from instseg_ros.settings import Setting, settings_of
 
 PRESETS = Path(__file__).parents[2] / "config" / "presets"
 
