@@ -193,6 +193,20 @@ inline int64_t cell_of(const int32_t* c) {
   return ((c[0] & kChunkMask) << (2 * kChunkBits)) | ((c[1] & kChunkMask) << kChunkBits) | (c[2] & kChunkMask);
 }
 
+// Whether a and b [count] are further apart than the threshold anywhere.
+inline bool differs(const float* a, const float* b, int count, float threshold) {
+  decltype(Vec() > Vec()) any{};
+  int j = 0;
+  for (; j + kLanes <= count; j += kLanes) {
+    const Vec d = load(a + j) - load(b + j);
+    any |= (d > threshold) | (d < -threshold);
+  }
+  bool found = false;
+  for (int i = 0; i < kLanes; ++i) found |= any[i] != 0;
+  for (; j < count; ++j) found |= std::fabs(a[j] - b[j]) > threshold;
+  return found;
+}
+
 struct Convolution {
   const float* x;
   int64_t x_stride;
@@ -252,9 +266,7 @@ void convolve(const Convolution& c, std::atomic<int64_t>& next) {
       if (c.relu)
         for (int j = 0; j < c.cout; ++j) sum[j] = sum[j] < 0.0f ? 0.0f : sum[j];
       if (c.moved) {
-        float most = 0.0f;
-        for (int j = 0; j < c.cout; ++j) most = std::max(most, std::fabs(sum[j] - out[j]));
-        c.moved[begin + r] = most > c.threshold || c.fresh[n];
+        c.moved[begin + r] = c.threshold < 0.0f || c.fresh[n] || differs(sum, out, c.cout, c.threshold);
         if (!c.moved[begin + r]) continue;
       }
       std::memcpy(out, sum, c.cout * sizeof(float));
