@@ -55,6 +55,9 @@ class GroupingConfig:
     min_cluster_voxels: int = setting(30, "HDBSCAN min_cluster_size, in voxels", ge=2, le=1_000_000)
     embedding_scale: float = setting(1.0, "weight of the embedding distance", ge=0.0, le=100.0)
     offset_scale: float = setting(5.0, "weight of the distance between predicted centres, 1/m; HDBSCAN and mean shift", ge=0.0, le=100.0)
+    semantic_scale: float = setting(
+        0.0, "weight of the distance between class probabilities; all but connected components. None of the papers has it", ge=0.0, le=100.0,
+    )
     cell_size: float = setting(0.3, "edge of the cells that condense a component, in scaled feature units", ge=0.0, le=10.0)
     merge_distance: float = setting(0.5, "HDBSCAN: clusters closer than this in scaled feature units stay one", ge=0.0, le=10.0)
     min_score: float = setting(0.2, "segments with a lower mean class probability are dropped", ge=0.0, le=1.0)

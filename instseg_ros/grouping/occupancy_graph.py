@@ -66,6 +66,8 @@ def _columns(component: Component, config: GroupingConfig) -> tuple[np.ndarray, 
         parts["d"], parts["sigma_d"] = component.points_m + rows.require("offset"), rows.require("covariance")[:, 1:]
     if config.graph_occupancy:
         parts["occupancy"] = rows.require("occupancy")
+    if config.semantic_scale > 0.0:
+        parts["classes"] = rows.semantic * np.float64(config.semantic_scale)
     ends = np.cumsum([values.shape[1] for values in parts.values()])
     layout = {name: slice(end - values.shape[1], end) for (name, values), end in zip(parts.items(), ends.tolist(), strict=True)}
     return np.concatenate(list(parts.values()), axis=1, dtype=np.float64), layout
@@ -92,14 +94,18 @@ def occupancy_ratio(sums: np.ndarray, layout: Layout, direction: str = "clustere
 
 
 def _apart(one: np.ndarray, other: np.ndarray, layout: Layout, both: np.ndarray) -> np.ndarray:
-    """(|S_i - S_j| / sigma_s)^2 + (|D_i - D_j| / sigma_d)^2 of sets given by their sums; sigma is the mean over `both`."""
+    """(|S_i - S_j| / sigma_s)^2 + (|D_i - D_j| / sigma_d)^2 of sets given by their sums; sigma is the mean over `both`.
+
+    The squared distance of their mean class probabilities, scaled, comes on top where the layout has them.
+    """
     total = np.zeros(np.broadcast_shapes(one.shape, other.shape)[:-1])
-    for term in ("s", "d"):
+    for term in ("s", "d", "classes"):
         if term in layout:
-            where = layout[term]
+            where, square = layout[term], 1.0
             gap = one[..., where] / one[..., :1] - other[..., where] / other[..., :1]
-            sigma = np.maximum(both[..., layout["sigma_" + term]][..., 0] / both[..., 0], _LEAST)
-            total += (gap**2).sum(axis=-1) / sigma**2
+            if term != "classes":
+                square = np.maximum(both[..., layout["sigma_" + term]][..., 0] / both[..., 0], _LEAST) ** 2
+            total += (gap**2).sum(axis=-1) / square
     return total
 
 

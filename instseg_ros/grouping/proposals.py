@@ -19,7 +19,7 @@ from instseg_ros.grouping.adjacency import near_pairs
 from instseg_ros.grouping.arrays import array_module
 from instseg_ros.grouping.class_components import class_components
 from instseg_ros.grouping.mean_shift import mean_shift
-from instseg_ros.grouping.space import cells_of
+from instseg_ros.grouping.space import cells_of, embedding_space
 from instseg_ros.grouping.splitter import Component
 from instseg_ros.prediction import Prediction
 
@@ -40,7 +40,7 @@ def split_proposals(component: Component, config: GroupingConfig) -> tuple[np.nd
         labels [n] int64, the best proposal first; -1 where no proposal that was kept holds the voxel and `proposal_rest` is
         "none". Membership [n] in 0..1: the score of the voxel's proposal, relative to the largest possible.
     """
-    where = np.asarray(component.rows.require("embedding"), np.float64) * config.embedding_scale
+    where = embedding_space(component, config)
     partitions = _partitions(component, where, config, array_module(config.device))
     scores = [score_labels(component, where, labels, config) for labels in partitions]
     first = np.cumsum([0, *(len(s) for s in scores)])
@@ -85,7 +85,7 @@ def score_labels(component: Component, where: np.ndarray, labels: np.ndarray, co
 
     Args:
         component: voxels and predictions.
-        where: [n, D] scaled embeddings.
+        where: [n, D] scaled embeddings (and class probabilities).
         labels: [n] proposal per voxel, 0 to k - 1.
         config: weights, `proposal_coherence`, and the sizes that are regular.
 

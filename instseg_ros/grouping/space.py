@@ -1,6 +1,6 @@
-"""The space in which voxels are clustered: their embeddings, and the centres that they vote for."""
+"""The space in which voxels are clustered: their embeddings, the centres that they vote for, and their classes."""
 
-__all__ = ["MAX_CELLS", "MIN_CELLS", "cells_of", "clustering_space", "space_heads"]
+__all__ = ["MAX_CELLS", "MIN_CELLS", "cells_of", "clustering_space", "embedding_space", "space_heads"]
 
 import numpy as np
 
@@ -32,15 +32,27 @@ def clustering_space(component: Component, config: GroupingConfig) -> np.ndarray
     """Where the voxels of a component lie in the space in which they are clustered.
 
     Returns:
-        [n, D + 3] float64: scaled embedding, then the scaled centre that the voxel votes for.
+        [n, D + 3] float64: scaled embedding, then the scaled centre that the voxel votes for; [n, D + 3 + 20] with the scaled class
+        probabilities, if `semantic_scale` is above 0.
     """
-    parts, rows = [], component.rows
+    parts = []
     for head in space_heads(config):
         if head == "embedding":
-            parts.append(rows.require("embedding") * float(config.embedding_scale))
+            parts.append(component.rows.require("embedding") * float(config.embedding_scale))
         else:
-            parts.append((np.asarray(component.points_m, np.float64) + rows.require("offset")) * config.offset_scale)
-    return np.concatenate(parts, axis=1).astype(np.float64, copy=False)
+            parts.append((np.asarray(component.points_m, np.float64) + component.rows.require("offset")) * config.offset_scale)
+    return np.concatenate([*parts, *_classes(component, config)], axis=1, dtype=np.float64)
+
+
+def embedding_space(component: Component, config: GroupingConfig) -> np.ndarray:
+    """As `clustering_space`, [n, D] or [n, D + 20], of the embedding whatever the scale of the centres is."""
+    embedding = component.rows.require("embedding") * float(config.embedding_scale)
+    return np.concatenate([embedding, *_classes(component, config)], axis=1, dtype=np.float64)
+
+
+def _classes(component: Component, config: GroupingConfig) -> list[np.ndarray]:
+    """Scaled class probabilities, if they count: where the class changes, an object often ends."""
+    return [component.rows.semantic * np.float64(config.semantic_scale)] if config.semantic_scale > 0.0 else []
 
 
 def cells_of(where: np.ndarray, cell_size: float) -> Cells:

@@ -16,6 +16,8 @@ def test_the_space_is_scaled_embedding_and_voted_centre() -> None:
     assert np.allclose(where[:, 4:], 3.0 * 0.05 * np.array([1.5, 2.0, 2.5]), atol=1e-5)
     assert clustering_space(one, GroupingConfig(offset_scale=0.0)).shape == (60, 4)
     assert clustering_space(one, GroupingConfig(embedding_scale=0.0)).shape == (60, 3)
+    where = clustering_space(one, GroupingConfig(semantic_scale=2.0))
+    assert where.shape == (60, 27) and np.allclose(where[:, 7:], 2.0 * one.rows.semantic)
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.3, 1.0])
