@@ -13,6 +13,7 @@ os.environ.setdefault("ROS_LOG_DIR", tempfile.mkdtemp(prefix="instseg_ros_log_")
 try:
     import instseg_ros.msg  # noqa: F401
     import rclpy
+    import rclpy.signals
 
     MISSING = ""
 except ImportError as error:
@@ -32,7 +33,8 @@ def pytest_pycollect_makemodule(module_path, parent):
 
 @pytest.fixture(scope="session")
 def ros_context():
-    rclpy.init()
+    # Else rclpy takes SIGTERM for itself: a run that is told to end would go on, every test failing for want of a context.
+    rclpy.init(signal_handler_options=rclpy.signals.SignalHandlerOptions.NO)
     yield
     rclpy.try_shutdown()
 
