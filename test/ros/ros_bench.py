@@ -90,8 +90,8 @@ class Bench:
         return self._start(lambda **arguments: SegmenterNode(net or chair_net(), **arguments), remap, parameters)
 
     def fusion(self, remap: dict[str, str] | None = None, **parameters) -> FusionNode:
-        """A running fusion node."""
-        return self._start(FusionNode, remap, parameters)
+        """A running fusion node; unless told otherwise, it waits for a pose for as long as a busy machine may take."""
+        return self._start(FusionNode, remap, {"pose__max_wait_s": 60.0, **parameters})
 
     def _start(self, make, remap, parameters):
         arguments = ["--ros-args"]
