@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from instseg_ros.errors import ConfigError
+from instseg_ros.labels import BACKGROUND, CLASS_NAMES
 from instseg_ros.settings import group, setting
 
 
@@ -190,6 +191,16 @@ class OutputConfig:
     )
     points_period_s: float = setting(1.0, "the whole labelled cloud is published at most this often, s", ge=0.0, le=3600.0)
     markers_period_s: float = setting(1.0, "all markers are published again after this time even if nothing changed, s", ge=0.1, le=3600.0)
+    classes: tuple[str, ...] = setting(
+        (), "only instances of these classes are in ~/instances, ~/detections and ~/markers; empty = all",
+        choices=tuple(name for i, name in enumerate(CLASS_NAMES) if i not in BACKGROUND),
+    )
+    min_confidence: float = setting(0.0, "and only those of at least this confidence", ge=0.0, le=1.0)
+    min_voxels: int = setting(0, "and only those of at least this many voxels", ge=0, le=1_000_000)
+    boxes: str = setting(
+        "oriented", "boxes of ~/detections and ~/markers: turned about the vertical to fit, or along the map's axes",
+        choices=("oriented", "axis_aligned"),
+    )
     text_height_m: float = setting(0.12, "height of the marker texts, m", ge=0.01, le=5.0)
     diagnostics_period_s: float = setting(1.0, "time between diagnostics, s", ge=0.1, le=60.0, fixed=True)
 

@@ -51,6 +51,8 @@ class Setting:
 
     name: str
     kind: type
+    item: type | None
+    """Type of a tuple's elements, else None."""
     default: Any
     doc: str
     ge: float | None
@@ -68,8 +70,12 @@ class Setting:
             value = float(value)
         if self.kind is tuple and isinstance(value, (list, tuple)):
             value = tuple(value)
-        if not isinstance(value, self.kind) or (isinstance(value, bool) and self.kind is not bool):
-            raise ConfigError(f"{self.name} = {value!r}: expected {self.kind.__name__}, like {self.default!r}")
+            if self.item is float:
+                value = tuple(float(v) if type(v) is int else v for v in value)
+        if not self._fits(value):
+            what = self.kind.__name__ if self.item is None else f"a list of {self.item.__name__}"
+            example = self.choices[:1] if self.choices and self.default == () else self.default
+            raise ConfigError(f"{self.name} = {value!r}: expected {what}, like {example!r}")
         for number in value if isinstance(value, tuple) else (value,):
             if isinstance(number, (int, float)) and not isinstance(number, bool):
                 low = self.ge is not None and not number >= self.ge
@@ -80,18 +86,28 @@ class Setting:
             raise ConfigError(f"{self.name} = {value!r}: allowed is {', '.join(map(repr, self.choices))}")
         return value
 
+    def _fits(self, value: Any) -> bool:
+        if self.item is None:
+            return _is_a(value, self.kind)
+        return isinstance(value, tuple) and all(_is_a(v, self.item) for v in value)
+
+
+def _is_a(value: Any, kind: type) -> bool:
+    return isinstance(value, kind) and (kind is bool or not isinstance(value, bool))
+
 
 def add_setting_arguments(parser: argparse._ActionsContainer, cls: type) -> None:
     """A flag `--name` for every setting of a config class (dots stay, underscores become dashes)."""
     for s in settings_of(cls):
         kind: Any = s.kind
+        count = None
         if kind is bool:
             kind = _parse_bool
         elif kind is tuple:
-            kind = type(s.default[0])
+            kind, count = s.item, "+" if s.default else "*"
         parser.add_argument(
             "--" + s.name.replace("_", "-"), dest="setting:" + s.name, type=kind, default=argparse.SUPPRESS,
-            nargs="+" if s.kind is tuple else None, choices=s.choices, metavar=None if s.choices else s.kind.__name__.upper(),
+            nargs=count, choices=s.choices, metavar=None if s.choices else s.kind.__name__.upper(),
             help=f"{s.doc} (default: {s.default})".replace("%", "%%"),
         )
 
@@ -118,7 +134,8 @@ def settings_of(cls: type, prefix: str = "") -> list[Setting]:
         if dataclasses.is_dataclass(kind):
             found += settings_of(typing.cast(type, kind), f"{prefix}{f.name}.")
         else:
-            found.append(Setting(prefix + f.name, typing.get_origin(kind) or kind, f.default, **f.metadata))
+            item = typing.get_args(kind)[0] if typing.get_origin(kind) is tuple else None
+            found.append(Setting(prefix + f.name, typing.get_origin(kind) or kind, item, f.default, **f.metadata))
     return found
 
 

@@ -4,7 +4,7 @@ import argparse
 
 import pytest
 
-from instseg_ros.config import SegmenterConfig, TrainingConfig
+from instseg_ros.config import OutputConfig, SegmenterConfig, SegmenterNodeConfig, TrainingConfig
 from instseg_ros.errors import ConfigError
 from instseg_ros.settings import (
     add_setting_arguments,
@@ -17,7 +17,7 @@ from instseg_ros.settings import (
 )
 
 
-@pytest.mark.parametrize("cls", [SegmenterConfig, TrainingConfig])
+@pytest.mark.parametrize("cls", [SegmenterNodeConfig, TrainingConfig])
 def test_every_setting_has_a_meaning_and_an_allowed_default(cls):
     assert [s.name for s in settings_of(cls)] == list(flatten(cls()))
     for s in settings_of(cls):
@@ -25,7 +25,7 @@ def test_every_setting_has_a_meaning_and_an_allowed_default(cls):
         assert s.check(s.default) == s.default
 
 
-@pytest.mark.parametrize("cls", [SegmenterConfig, TrainingConfig])
+@pytest.mark.parametrize("cls", [SegmenterNodeConfig, TrainingConfig])
 def test_round_trips(cls, tmp_path):
     assert from_mapping(cls, to_mapping(cls())) == cls()
     assert from_mapping(cls, flatten(cls())) == cls()
@@ -46,11 +46,29 @@ def test_dotted_and_nested_names_are_the_same():
         ({"voxel_size_m": "5 cm"}, "expected float"),
         ({"threads": True}, "expected int"),
         ({"device": "tpu"}, "'auto', 'cpu', 'cuda'"),
+        ({"grouping.proposal_bandwidths": ["a"]}, "expected a list of float"),
     ],
 )
 def test_nonsense_is_refused(values, words):
     with pytest.raises(ConfigError, match=words):
         from_mapping(SegmenterConfig, values)
+
+
+def test_lists_may_be_empty_where_their_default_is():
+    assert from_mapping(SegmenterNodeConfig, {"output.classes": []}).output.classes == ()
+    assert from_mapping(SegmenterNodeConfig, {"output": {"classes": ["chair", "sofa"]}}).output.classes == ("chair", "sofa")
+    for value, words in ((["chiar"], "'chair', 'sofa', 'table'"), ("chair", "expected a list of str, like"), ([1], "expected a list of str")):
+        with pytest.raises(ConfigError, match=words):
+            from_mapping(SegmenterNodeConfig, {"output.classes": value})
+    parser = argparse.ArgumentParser()
+    add_setting_arguments(parser, OutputConfig)
+    assert settings_from_arguments(OutputConfig, parser.parse_args(["--classes", "chair"])).classes == ("chair",)
+    assert settings_from_arguments(OutputConfig, parser.parse_args(["--classes"])).classes == ()
+
+
+def test_whole_numbers_in_lists_of_floats_become_floats():
+    bandwidths = from_mapping(SegmenterConfig, {"grouping.proposal_bandwidths": [1, 2.5]}).grouping.proposal_bandwidths
+    assert bandwidths == (1.0, 2.5) and {type(b) for b in bandwidths} == {float}
 
 
 def test_yaml(tmp_path):

@@ -2,8 +2,8 @@
 
 __all__ = ["MarkerBook", "box_edges"]
 
-from collections.abc import Sequence
-from itertools import product
+from collections.abc import Mapping, Sequence
+from itertools import combinations, product
 from typing import Any
 
 import numpy as np
@@ -12,18 +12,18 @@ from std_msgs.msg import ColorRGBA, Header
 from visualization_msgs.msg import Marker, MarkerArray
 
 from instseg_ros.labels import instance_color
+from instseg_ros.oriented_box import OrientedBox
 from instseg_ros.ros.conversions import class_name
 
 _CORNERS = list(product((0, 1), repeat=3))
-_EDGES = [
-    (a, b) for i, a in enumerate(_CORNERS) for b in _CORNERS[i + 1 :] if sum(x != y for x, y in zip(a, b, strict=True)) == 1
-]
+_EDGES = [(a, b) for a, b in combinations(range(8), 2) if sum(x != y for x, y in zip(_CORNERS[a], _CORNERS[b], strict=True)) == 1]
+"""Pairs of corners in the order of `OrientedBox.corners_m`."""
 
 
-def box_edges(box_min: Sequence[float], box_max: Sequence[float]) -> list[Point]:
-    """The twelve edges of an axis-aligned box as 24 points, two for each."""
-    bounds = [[float(v) for v in box_min], [float(v) for v in box_max]]
-    return [Point(x=bounds[c[0]][0], y=bounds[c[1]][1], z=bounds[c[2]][2]) for edge in _EDGES for c in edge]
+def box_edges(box: OrientedBox) -> list[Point]:
+    """The twelve edges of a box as 24 points, two for each."""
+    corners = box.corners_m().tolist()
+    return [Point(x=corners[c][0], y=corners[c][1], z=corners[c][2]) for edge in _EDGES for c in edge]
 
 
 class MarkerBook:
@@ -39,8 +39,8 @@ class MarkerBook:
         self._built: dict[int, tuple[tuple[Any, ...], Marker, Marker]] = {}
         self._vanished: dict[int, int] = {}
 
-    def array(self, header: Header, instances: Sequence[Any], text_height_m: float) -> MarkerArray:
-        """Markers of all instances (`tracking.Instance`), and deletions of those that are gone."""
+    def array(self, header: Header, instances: Sequence[Any], boxes: Mapping[int, OrientedBox], text_height_m: float) -> MarkerArray:
+        """Markers of all instances (`tracking.Instance`) with their boxes by id, and deletions of those that are gone."""
         live = {int(one.id): one for one in instances}
         for gone in self._built.keys() - live.keys():
             del self._built[gone]
@@ -55,15 +55,10 @@ class MarkerBook:
             if self._vanished[gone] == 0 or gone in live:
                 del self._vanished[gone]
         for number, one in live.items():
-            look = (
-                one.class_index,
-                round(float(one.score), 2),
-                text_height_m,
-                *map(float, one.box_min_m),
-                *map(float, one.box_max_m),
-            )
+            box = boxes[number]
+            look = (one.class_index, round(float(one.score), 2), text_height_m, box.yaw_rad, *box.center_m.tolist(), *box.size_m.tolist())
             if number not in self._built or self._built[number][0] != look:
-                self._built[number] = (look, _box(one), _text(one, text_height_m))
+                self._built[number] = (look, _box(number, box), _text(one, box, text_height_m))
             for marker in self._built[number][1:]:
                 marker.header = header
                 out.markers.append(marker)
@@ -86,22 +81,21 @@ def _color(number: int) -> ColorRGBA:
     return ColorRGBA(r=red, g=green, b=blue, a=1.0)
 
 
-def _box(one: Any) -> Marker:
-    marker = Marker(ns="boxes", id=_marker_id(int(one.id)), type=Marker.LINE_LIST, action=Marker.ADD, color=_color(int(one.id)))
+def _box(number: int, box: OrientedBox) -> Marker:
+    marker = Marker(ns="boxes", id=_marker_id(number), type=Marker.LINE_LIST, action=Marker.ADD, color=_color(number))
     marker.pose.orientation.w = 1.0
     marker.scale.x = 0.015
-    marker.points = box_edges(one.box_min_m, one.box_max_m)
+    marker.points = box_edges(box)
     return marker
 
 
-def _text(one: Any, height_m: float) -> Marker:
+def _text(one: Any, box: OrientedBox, height_m: float) -> Marker:
     marker = Marker(
         ns="labels", id=_marker_id(int(one.id)), type=Marker.TEXT_VIEW_FACING, action=Marker.ADD, color=_color(int(one.id))
     )
     marker.pose.orientation.w = 1.0
-    low, high = np.asarray(one.box_min_m, float), np.asarray(one.box_max_m, float)
-    marker.pose.position.x, marker.pose.position.y = (float(v) for v in (low + high)[:2] / 2)
-    marker.pose.position.z = float(high[2]) + height_m
+    marker.pose.position.x, marker.pose.position.y = box.center_m[:2].tolist()
+    marker.pose.position.z = float(box.center_m[2] + box.size_m[2] / 2.0) + height_m
     marker.scale.z = float(height_m)
     marker.text = f"{class_name(one.class_index)} #{one.id} {100 * float(one.score):.0f} %"
     return marker

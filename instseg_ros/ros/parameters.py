@@ -14,6 +14,7 @@ from instseg_ros.errors import ConfigError
 from instseg_ros.settings import Setting, flatten, from_mapping, settings_of
 
 T = TypeVar("T")
+_ARRAYS = {str: Parameter.Type.STRING_ARRAY, int: Parameter.Type.INTEGER_ARRAY, float: Parameter.Type.DOUBLE_ARRAY}
 _OF_ROS = ("use_sim_time", "start_type_description_service")
 
 
@@ -68,6 +69,8 @@ def declare_config(
     known = settings_of(cls)
     _refuse_unknown(overrides, [s.name for s in known])
     given = {s.name: overrides[s.name] for s in known if s.name in overrides}
+    # `name: []` arrives as a value that is not set.
+    given.update({s.name: () for s in known if s.kind is tuple and s.name in given and given[s.name] is None})
 
     def build(base: T | None) -> T:
         return from_mapping(cls, given, base)
@@ -78,6 +81,8 @@ def declare_config(
         # The checked value, so that `period:=1` is as good as `period:=1.0`.
         value = list(values[s.name]) if s.kind is tuple else values[s.name]
         node.declare_parameter(s.name, value, _descriptor(s), ignore_override=True)
+        if value == [] and s.item is not None:
+            node.set_parameters([Parameter(s.name, _ARRAYS[s.item], [])])  # rclpy takes it for an array of bytes
     return ConfigParameters(node, config, on_change)
 
 
@@ -95,7 +100,9 @@ def _refuse_unknown(overrides: dict[str, Any], known: list[str]) -> None:
 
 
 def _descriptor(s: Setting) -> ParameterDescriptor:
-    descriptor = ParameterDescriptor(description=s.doc, read_only=s.fixed)
+    # Tools send an empty list as a list of anything: where it is allowed, `Setting.check` alone looks at the type.
+    may_be_empty = s.kind is tuple and not s.default
+    descriptor = ParameterDescriptor(description=s.doc, read_only=s.fixed, dynamic_typing=may_be_empty)
     if s.choices:
         descriptor.additional_constraints = "one of " + ", ".join(map(repr, s.choices))
     if s.ge is not None and s.le is not None:
@@ -111,6 +118,6 @@ def parameter_table(cls: type) -> str:
     rows = ["| parameter | default | allowed | |", "| --- | --- | --- | --- |"]
     for s in settings_of(cls):
         allowed = ", ".join(s.choices) if s.choices else "" if s.ge is None else f"{s.ge:g} to {s.le:g}"
-        default = {"": "(empty)"}.get(str(s.default), str(s.default).lower() if s.kind is bool else str(s.default))
+        default = {"": "(empty)", "()": "(empty)"}.get(str(s.default), str(s.default).lower() if s.kind is bool else str(s.default))
         rows.append(f"| `{s.name}` | {default} | {allowed} | {s.doc}{' (*start*)' if s.fixed else ''} |")
     return "\n".join(rows)

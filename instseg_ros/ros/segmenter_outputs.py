@@ -10,19 +10,26 @@ from typing import Any
 import numpy as np
 from rclpy.node import Node
 from sensor_msgs.msg import PointCloud2
-from std_msgs.msg import String
+from std_msgs.msg import Header, String
 from visualization_msgs.msg import MarkerArray
 
 from instseg_ros.config import OutputConfig
 from instseg_ros.labels import CLASS_COLORS, CLASS_NAMES, IGNORE, NYU40_IDS, UNLABELLED_ID, class_to_nyu40, instance_color
 from instseg_ros.msg import InstanceArray, InstanceEvent
+from instseg_ros.oriented_box import InstanceBoxes, OrientedBox, axis_aligned_box
 from instseg_ros.ros import qos
 from instseg_ros.ros.conversions import event_to_msg, header, instances_to_msg
 from instseg_ros.ros.finished_map import FinishedMap
 from instseg_ros.ros.markers import MarkerBook
 from instseg_ros.ros.pointcloud import labelled_cloud_to_msg
 from instseg_ros.segmenter import LabelledCloud, SegmentationResult, Segmenter
-from instseg_ros.tracking import TrackEvent
+from instseg_ros.selection import selected
+from instseg_ros.tracking import Instance, TrackEvent
+
+try:
+    from instseg_ros.ros import detections
+except ImportError:  # no vision_msgs
+    detections = None  # type: ignore[assignment]
 
 REMOVED_CONFIDENCE = -1.0
 """Confidence of a point of `~/points_delta` whose voxel is gone from the map."""
@@ -40,8 +47,13 @@ class SegmenterOutputs:
         self._markers = publisher(MarkerArray, "~/markers", qos.LATCHED)
         self._instances = publisher(InstanceArray, "~/instances", qos.DELTAS)
         self._events = publisher(InstanceEvent, "~/events", qos.EVENTS)
+        self._detections = publisher(detections.Detection3DArray, "~/detections", qos.LATCHED) if detections else None
         self._label_info = _publish_label_info(node, publisher)
         self._book = MarkerBook()
+        self._oriented = InstanceBoxes()
+        self._selection: tuple[Any, ...] = ()
+        self._shown: list[Instance] = []
+        self._boxes: dict[int, OrientedBox] = {}
         self.finished = FinishedMap()
         self._last: SegmentationResult | None = None
         self._cloud_due = False
@@ -67,10 +79,9 @@ class SegmenterOutputs:
             self.finished.follow(result, changed)
         if len(result.relabelled) or len(result.removed_centers_m):
             self._delta.publish(cloud_msg(*stamp, changed, config.colors, result.removed_centers_m))
-        self._instances.publish(instances_to_msg(*stamp, result.sequence, result.instances))
+        self._publish_instances(segmenter, config)
         for event in result.events:
             self._events.publish(event_to_msg(*stamp, event))
-        self._publish_markers(config)
 
     def due(self, segmenter: Segmenter, config: OutputConfig) -> float | None:
         """Publish what is due by now; returns the seconds until something else is, None = nothing is."""
@@ -81,7 +92,9 @@ class SegmenterOutputs:
             self._cloud_due = False
             self._next_cloud = now + config.points_period_s
             self._points.publish(cloud_msg(self._last.stamp_ns, self._last.frame_id, segmenter.cloud(), config.colors))
-        if now >= self._next_markers:
+        if self._selection != _selection(config):
+            self._publish_instances(segmenter, config)
+        elif now >= self._next_markers:
             self._publish_markers(config)
         return max(0.0, min(self._next_markers, self._next_cloud if self._cloud_due else np.inf) - time.monotonic())
 
@@ -116,19 +129,43 @@ class SegmenterOutputs:
         if len(before.points_m):
             self._delta.publish(cloud_msg(*stamp, nothing, "map", before.points_m))
         self._points.publish(cloud_msg(*stamp, nothing, "map"))
-        self._instances.publish(instances_to_msg(*stamp, last.sequence, []))
+        self._shown, self._boxes = [], {}
+        self._publish_shown(last)
         for event in gone:
             self._events.publish(event_to_msg(*stamp, event))
         self._markers.publish(self._book.forget(header(*stamp)))
         self._last, self._cloud_due, self._next_cloud = replace(last, instances=[], events=[]), False, 0.0
         self.finished.clear()
 
+    def _publish_instances(self, segmenter: Segmenter, config: OutputConfig) -> None:
+        """Select and publish instances, detections and markers."""
+        assert self._last is not None
+        self._selection = _selection(config)
+        self._shown = selected(self._last.instances, config)
+        if config.boxes == "oriented":
+            self._boxes = self._oriented.of(
+                self._shown, lambda i: segmenter.map.centers_m(segmenter.tracker.slots_of(i)), segmenter.map.voxel_size_m
+            )
+        else:
+            self._boxes = {one.id: axis_aligned_box(one.box_min_m, one.box_max_m) for one in self._shown}
+        self._publish_shown(self._last)
+        self._publish_markers(config)
+
+    def _publish_shown(self, last: SegmentationResult) -> None:
+        self._instances.publish(instances_to_msg(last.stamp_ns, last.frame_id, last.sequence, self._shown))
+        if self._detections is not None:
+            self._detections.publish(detections.detections_to_msg(header(last.stamp_ns, last.frame_id), self._shown, self._boxes))
+
     def _publish_markers(self, config: OutputConfig) -> None:
         assert self._last is not None
         self._next_markers = time.monotonic() + config.markers_period_s
-        self._markers.publish(
-            self._book.array(header(self._last.stamp_ns, self._last.frame_id), self._last.instances, config.text_height_m)
-        )
+        stamp = header(self._last.stamp_ns, self._last.frame_id)
+        self._markers.publish(self._book.array(stamp, self._shown, self._boxes, config.text_height_m))
+
+
+def _selection(config: OutputConfig) -> tuple[Any, ...]:
+    """The settings that decide which instances are published, and with which boxes."""
+    return config.classes, config.min_confidence, config.min_voxels, config.boxes
 
 
 def _part(cloud: LabelledCloud, rows: np.ndarray) -> LabelledCloud:
@@ -165,18 +202,11 @@ def cloud_msg(
 
 def _publish_label_info(node: Node, publisher: Any) -> Any:
     """The table of label ids and names, once: vision_msgs/LabelInfo where that is installed, else JSON in a String."""
-    table = dict(zip(NYU40_IDS, CLASS_NAMES, strict=True))
-    try:
-        from vision_msgs.msg import LabelInfo, VisionClass
-    except ImportError:
+    table = {**dict(zip(NYU40_IDS, CLASS_NAMES, strict=True)), UNLABELLED_ID: "unlabelled"}
+    if detections is None:
         out = publisher(String, "~/label_info", qos.LATCHED)
-        out.publish(String(data=json.dumps({**{str(k): v for k, v in table.items()}, str(UNLABELLED_ID): "unlabelled"})))
+        out.publish(String(data=json.dumps(table)))
         return out
-    out = publisher(LabelInfo, "~/label_info", qos.LATCHED)
-    classes = [
-        VisionClass(class_id=number, class_name=name) for number, name in [*table.items(), (UNLABELLED_ID, "unlabelled")]
-    ]
-    info = LabelInfo(class_map=classes, threshold=0.0)
-    info.header.stamp = node.get_clock().now().to_msg()
-    out.publish(info)
+    out = publisher(detections.LabelInfo, "~/label_info", qos.LATCHED)
+    out.publish(detections.label_info_msg(Header(stamp=node.get_clock().now().to_msg()), table))
     return out

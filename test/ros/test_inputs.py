@@ -9,10 +9,11 @@ from visualization_msgs.msg import Marker
 
 from instseg_ros.errors import InputError
 from instseg_ros.mapping.merge import merge_updates
+from instseg_ros.oriented_box import OrientedBox, axis_aligned_box
 from instseg_ros.ros.conversions import header, ns_to_time, time_to_ns, update_from_msg, update_to_msg
 from instseg_ros.ros.images import color_from_msg, depth_from_msg, intrinsics_from_msg
 from instseg_ros.ros.inputs import Arrival, SequenceWatch, UpdateQueue
-from instseg_ros.ros.markers import MarkerBook, box_edges
+from instseg_ros.ros.markers import MarkerBook, _text, box_edges
 from instseg_ros.ros.poses import PoseBuffer, pose_matrix
 from instseg_ros.ros.sync import ImagePairs
 from instseg_ros.tracking import Instance
@@ -169,15 +170,29 @@ def instance(number, x=0.0):
 
 
 def test_markers_are_whole_and_delete_by_name():
-    assert len({(p.x, p.y, p.z) for p in box_edges([0, 0, 0], [1, 2, 3])}) == 8
     book = MarkerBook()
-    first = book.array(header(1, "map"), [instance(1), instance(2), instance(2**32 - 1)], 0.1).markers
+
+    def array(stamp_ns, instances):
+        boxes = {one.id: axis_aligned_box(one.box_min_m, one.box_max_m) for one in instances}
+        return book.array(header(stamp_ns, "map"), instances, boxes, 0.1).markers
+
+    first = array(1, [instance(1), instance(2), instance(2**32 - 1)])
     assert len({(m.ns, m.id) for m in first}) == 6 and all(m.action == Marker.ADD for m in first)
     for _ in range(MarkerBook.REPEAT_DELETE):
-        later = book.array(header(2, "map"), [instance(2)], 0.1).markers
+        later = array(2, [instance(2)])
         deleted = {(m.ns, m.id) for m in later if m.action == Marker.DELETE}
         assert deleted == {(ns, i) for ns in ("boxes", "labels") for i in (1, -1)}
-    assert {m.action for m in book.array(header(3, "map"), [instance(2)], 0.1).markers} == {Marker.ADD}
-    back = book.array(header(4, "map"), [instance(1), instance(2, x=5.0)], 0.1).markers
+    assert {m.action for m in array(3, [instance(2)])} == {Marker.ADD}
+    back = array(4, [instance(1), instance(2, x=5.0)])
     assert {m.action for m in back} == {Marker.ADD}
     assert next(m for m in back if m.ns == "boxes" and m.id == 2).points[0].x == 5.0
+
+
+def test_a_box_has_twelve_edges_of_its_own_lengths():
+    box = OrientedBox(np.array([1.0, 2.0, 3.0]), np.array([0.5, 1.5, 2.5]), 0.6)
+    points = np.array([[p.x, p.y, p.z] for p in box_edges(box)])
+    lengths = np.linalg.norm(points[1::2] - points[::2], axis=1)
+    assert sorted(lengths.round(6)) == [0.5] * 4 + [1.5] * 4 + [2.5] * 4
+    assert len(np.unique(points.round(6), axis=0)) == 8 and np.allclose(points.mean(axis=0), box.center_m)
+    text = _text(instance(1), box, 0.1).pose.position
+    assert (text.x, text.y, text.z) == pytest.approx((1.0, 2.0, 3.0 + 1.25 + 0.1))
