@@ -47,7 +47,7 @@ setup(
         "cuda12": ["cupy-cuda12x", "triton>=3.2"],
         "cuda13": ["cupy-cuda13x", "triton>=3.2"],
         "evaluation": ["trackeval"],
-        "rerun": ["rerun-sdk"],
+        "rerun": ["rerun-sdk>=0.23"],
         "train": ["tensorboard"],
         "datasets": ["h5py"],
         "distributed": ["accelerate>=1.0", "tensorboard"],

@@ -38,6 +38,7 @@ from instseg_ros.settings import add_setting_arguments, group, settings_from_arg
 from instseg_ros.tracking import Instance
 from instseg_ros.visual.pictures import MapPictures, beside, titled, write_gif, write_png
 from instseg_ros.visual.ply import write_labelled_ply
+from instseg_ros.visual.rerun_recording import RerunRecording
 from instseg_ros.visual.view import View, cutaway
 
 
@@ -71,6 +72,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-gif", action="store_true", help="leave the animation out")
     parser.add_argument(
         "--figure", type=Path, metavar="FILE", help="also write one wide picture: colour | instances with names"
+    )
+    parser.add_argument(
+        "--rerun", type=Path, metavar="FILE", help="also record the map while it grows for the rerun viewer (.rrd; needs rerun-sdk)"
     )
     for name, what in (
         ("depth", "depth images"),
@@ -107,8 +111,9 @@ def _run_many(args: argparse.Namespace) -> int:
     """A folder per source; 1 if one of them could not be segmented."""
     names = [source.stem or source.resolve().name for source in args.source]
     twice = sorted({name for name in names if names.count(name) > 1})
-    if twice or args.figure:
-        raise ConfigError(f"several sources are named {', '.join(twice)}: give each name once" if twice else "--figure is for a single source")
+    if twice or args.figure or args.rerun:
+        for_one = "--figure" if args.figure else "--rerun"
+        raise ConfigError(f"several sources are named {', '.join(twice)}: give each name once" if twice else f"{for_one} is for a single source")
     plain = argparse.Namespace(**{name: value for name, value in vars(args).items() if not callable(value)})
     jobs = [SegmentJob(plain, source, args.out / name) for source, name in zip(args.source, names, strict=True)]
     failed = 0
@@ -154,10 +159,7 @@ def segment(args: argparse.Namespace, path: Path, out: Path, quiet: bool = False
     source = _open(args, path, voxel_size_m)
     segmenter = Segmenter(settings, net)
     growth = Growth(segmenter)
-    if isinstance(source, (RgbdSequence, SensSequence, BagSequence)):
-        online = run_online(segmenter, TsdfFusion(fusion_config), _progress(source, "frame", quiet), args.update_every, growth.take)
-    else:
-        online = run_updates(segmenter, _progress(source, "update", quiet), growth.take)
+    online = _run_through(args, source, segmenter, fusion_config, growth, quiet)
     cloud, instances = segmenter.cloud(), list(segmenter.tracker.instances.values())
     if not len(cloud.points_m):
         raise DataError(f"{path} gave an empty map: check the depth images, their unit and fusion.max_depth_m")
@@ -171,6 +173,23 @@ def segment(args: argparse.Namespace, path: Path, out: Path, quiet: bool = False
     write_pictures(out, cloud, instances, voxel_size_m, None if args.no_gif else growth, args.figure)
     print_table(instances)
     return len(cloud.points_m), len(instances)
+
+
+def _run_through(
+    args: argparse.Namespace, source: Any, segmenter: Segmenter, fusion_config: FusionConfig, growth: "Growth", quiet: bool
+) -> OnlineRun:
+    """Segment all of a source; `growth` and, where one is asked for, a recording see every update."""
+    recording = RerunRecording(args.rerun, segmenter) if args.rerun else None
+
+    def take(result: SegmentationResult, update: MapUpdate) -> None:
+        growth.take(result, update)
+        if recording is not None:
+            recording.take(result)
+
+    with contextlib.closing(recording) if recording is not None else contextlib.nullcontext():
+        if isinstance(source, (RgbdSequence, SensSequence, BagSequence)):
+            return run_online(segmenter, TsdfFusion(fusion_config), _progress(source, "frame", quiet), args.update_every, take)
+        return run_updates(segmenter, _progress(source, "update", quiet), take)
 
 
 def _check(args: argparse.Namespace) -> None:
