@@ -23,7 +23,7 @@ setup(
     packages=find_packages(include=["instseg_ros", "instseg_ros.*"]),
     package_data={"instseg_ros": ["py.typed", "weights/*.safetensors"], "instseg_ros.sparse": ["kernels.cpp"]},
     data_files=[
-        ("share/instseg_ros/config", [*glob("config/*.yaml"), "config/instseg.rviz"]),
+        ("share/instseg_ros/config", [*glob("config/*.yaml"), "config/instseg.rviz", "config/foxglove.json"]),
         ("share/instseg_ros/config/presets", glob("config/presets/*.yaml")),
     ],
     ext_modules=[kernels],

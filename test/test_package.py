@@ -1,5 +1,6 @@
 """The package as a whole: one version, every message built, settings files that the nodes accept, a command that starts."""
 
+import json
 import re
 import subprocess
 import sys
@@ -64,6 +65,26 @@ def test_rviz_file_shows_what_the_segmenter_publishes():
     topics = {display["Topic"]["Value"]: display["Topic"] for display in displays if "Topic" in display}
     assert set(topics) == {"/segmenter/points", "/segmenter/markers"}
     assert {topic["Durability Policy"] for topic in topics.values()} == {"Transient Local"}
+
+
+def test_foxglove_file_shows_what_the_segmenter_publishes():
+    layout = json.loads((ROOT / "config/foxglove.json").read_text())
+    panels = layout["configById"]
+
+    def placed(part) -> list[str]:
+        return [part] if isinstance(part, str) else [*placed(part["first"]), *placed(part["second"])]
+
+    assert sorted(placed(layout["layout"])) == sorted(panels), "every panel has its place"
+    by_kind = {name.split("!")[0]: config for name, config in panels.items()}
+    scene = by_kind["3D"]["topics"]
+    assert set(scene) == {"/segmenter/points", "/segmenter/markers"} and all(topic["visible"] for topic in scene.values())
+    assert scene["/segmenter/points"]["colorField"] == "rgb"
+    named = {by_kind["DiagnosticSummary"]["topicToRender"], by_kind["RawMessages"]["topicPath"]}
+    assert named == {"/diagnostics", "/segmenter/events"}
+    page = (ROOT / "docs/ros.md").read_text()
+    for topic in [*scene, *named]:
+        assert f"`{topic.replace('/segmenter/', '~/')}`" in page
+    assert '"config/foxglove.json"' in (ROOT / "setup.py").read_text(), "installed"
 
 
 def test_every_subcommand_has_a_module_and_the_command_names_it():
