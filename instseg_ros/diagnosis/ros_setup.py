@@ -75,7 +75,7 @@ def check_messages() -> Iterator[Finding]:
         yield problem("messages", f"those of instseg_ros cannot be imported ({error})", cure)
     for package, without, cure in (
         ("nvblox_msgs", "nvblox cannot be read", "source the workspace of Isaac ROS nvblox, if you map with it (docs/mappers.md)"),
-        ("vision_msgs", "~/label_info is a std_msgs/String", "apt install ros-$ROS_DISTRO-vision-msgs, if you need it"),
+        ("vision_msgs", "~/label_info is a std_msgs/String, and there is no ~/detections", "apt install ros-$ROS_DISTRO-vision-msgs, if you need it"),
         ("tf2_ros", "pose.source tf cannot be used", "apt install ros-$ROS_DISTRO-tf2-ros-py, if you need it"),
     ):
         try:

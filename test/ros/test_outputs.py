@@ -1,5 +1,6 @@
 """Which instances the segmenter node publishes and with which boxes, and that both can be changed while it runs."""
 
+import importlib
 import sys
 import types
 
@@ -16,6 +17,7 @@ from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import Header
 from visualization_msgs.msg import Marker, MarkerArray
 
+import instseg_ros.ros
 from instseg_ros.oriented_box import oriented_box
 from instseg_ros.ros import qos, segmenter_outputs
 from instseg_ros.ros.pointcloud import LABELLED_DTYPE
@@ -156,9 +158,8 @@ def published(monkeypatch):
     monkeypatch.setitem(sys.modules, "vision_msgs", types.ModuleType("vision_msgs"))
     monkeypatch.setitem(sys.modules, "vision_msgs.msg", msgs)
     monkeypatch.delitem(sys.modules, "instseg_ros.ros.detections", raising=False)
-    from instseg_ros.ros import detections
-
-    monkeypatch.setattr(segmenter_outputs, "detections", detections)
+    monkeypatch.setattr(instseg_ros.ros, "detections", None, raising=False)  # where it was imported with real vision_msgs
+    monkeypatch.setattr(segmenter_outputs, "detections", importlib.import_module("instseg_ros.ros.detections"))
     original = SegmenterNode.create_publisher
 
     def create(self, kind, topic, *args, **kwargs):
