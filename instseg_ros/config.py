@@ -106,7 +106,7 @@ class TrackingConfig:
 
     min_overlap: float = setting(0.2, "smallest voxel IoU with which a segment takes over an old id", ge=0.0, le=1.0)
     min_contained: float = setting(
-        0.5, "or smallest share of shared voxels in the smaller of the two, so that an object keeps its id while it grows", ge=0.0, le=1.0
+        0.4, "or smallest share of shared voxels in the smaller of the two, so that an object keeps its id while it grows", ge=0.0, le=1.0
     )
     retire_after: int = setting(20, "updates during which a vanished instance can come back under its id", ge=0, le=100_000)
 
