@@ -11,7 +11,8 @@ from PIL import Image
 from instseg_ros.cli import main
 from instseg_ros.commands import segment
 from instseg_ros.config import ModelConfig
-from instseg_ros.labels import NYU40_IDS
+from instseg_ros.evaluation import rotation_average
+from instseg_ros.labels import CLASS_NAMES, NYU40_IDS
 from instseg_ros.models.network import InstanceNet
 from instseg_ros.models.weights import save_weights
 from instseg_ros.visual.ply import read_labelled_ply
@@ -114,6 +115,20 @@ def test_stride_and_max_frames(tmp_path, sequence, weights):
     report = assert_results(tmp_path)
     assert report["figures"]["frames"] == 3 and report["figures"]["updates"] == 2
     assert not (tmp_path / "growth.gif").exists()
+
+
+def test_the_finished_map_is_segmented_once_more_with_averaged_classes(tmp_path, weights, sequence, monkeypatch):
+    sizes = []
+
+    def spy(program, config, coords, colors, rotations, *rest):
+        sizes.append((rotations, len(coords)))
+        return np.eye(20, dtype=np.float32)[np.full(len(coords), CLASS_NAMES.index("sofa"))]
+
+    monkeypatch.setattr(rotation_average, "average_semantics", spy)
+    arguments = ["segment", str(sequence), "--out", str(tmp_path), "--weights", weights, "--rotations", "10", "--no-gif", *EVERYTHING]
+    assert main(arguments) == 0
+    labels = np.load(tmp_path / "labels.npz")["class_index"]
+    assert sizes == [(10, len(labels))] and (labels == CLASS_NAMES.index("sofa")).all()
 
 
 def test_a_cloud_is_one_update(tmp_path, weights):

@@ -63,6 +63,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--oracle", action="append", default=[], choices=ORACLES,
         help="replace this part by ground truth, to find what limits the result (can be given more than once)")
     parser.add_argument(
+        "--rotations", type=int, default=1,
+        help="average the classes over this many headings of the final map before they are grouped; offline only (SSEN: 10; default: %(default)s)")
+    parser.add_argument(
         "--classes", help="class names to evaluate, with commas (default: those the weights were trained on; toy: its five; scenes: those there)")
     parser.add_argument(
         "--min-region", type=int, help="smallest instance that counts, voxels (default: 16 at 5 cm, see docs/evaluation.md)")
@@ -83,7 +86,7 @@ def _add_comparison_arguments(parser: argparse._ArgumentGroup) -> None:
     parser.add_argument(
         "--entry", action="append", default=[], metavar="NAME=WEIGHTS[,SETTING=VALUE...]",
         help="weights with settings of the segmenter, like mtml=out/mtml.safetensors,grouping.min_voxels=30; oracle=semantic+offset "
-        "replaces parts by ground truth (can be given more than once; default: the weights of the settings)")
+        "replaces parts by ground truth, rotations=10 averages classes (can be given more than once; default: the weights of the settings)")
     parser.add_argument(
         "--baseline", action="append", choices=(*BASELINES, "none"),
         help="baselines to compare with (can be given more than once; default: all)")
@@ -98,8 +101,10 @@ def run(args: argparse.Namespace) -> int:
     config = settings_over_weights(
         SegmenterConfig,
         lambda base: settings_from_arguments(SegmenterConfig, args, load_yaml(SegmenterConfig, args.config, base) if args.config else base))
-    if args.jobs < 1 or args.frames_per_update < 1 or (args.count is not None and args.count < 1):
-        raise ConfigError("--jobs, --count and --frames-per-update must be at least 1")
+    if args.jobs < 1 or args.frames_per_update < 1 or args.rotations < 1 or (args.count is not None and args.count < 1):
+        raise ConfigError("--jobs, --count, --rotations and --frames-per-update must be at least 1")
+    if args.rotations > 1 and (args.online or args.compare):
+        raise ConfigError("--rotations is for one segmenter, offline: with --compare, write --entry NAME=WEIGHTS,rotations=N; leave --online out")
     if not args.compare and (args.entry or args.baseline or args.baseline_classes or args.out):
         raise ConfigError("--entry, --baseline, --baseline-classes and --out belong to --compare: give it too")
     sources = _sources(args, config)
@@ -126,7 +131,7 @@ def _modes(args: argparse.Namespace) -> tuple[str, ...]:
         if args.online:
             raise ConfigError(f"--online needs a trajectory, {args.what} have none: leave it out, or evaluate rooms or house")
         return ("offline",)
-    return ("offline",) if args.offline else ("online",) if args.online else ("offline", "online")
+    return ("offline",) if args.offline or args.rotations > 1 else ("online",) if args.online else ("offline", "online")
 
 
 def _classes(args: argparse.Namespace, weights: str) -> tuple[int, ...] | None:
@@ -138,7 +143,7 @@ def _classes(args: argparse.Namespace, weights: str) -> tuple[int, ...] | None:
 
 def _evaluate(args: argparse.Namespace, config: SegmenterConfig, sources: Sequence[CaseSource]) -> None:
     classes = _classes(args, config.weights)
-    jobs = [Job(source, config, _modes(args), tuple(args.oracle)) for source in sources]
+    jobs = [Job(source, config, _modes(args), tuple(args.oracle), args.rotations) for source in sources]
     results: list[CaseResult] = []
     for result in _progress(run_tasks(run_job, jobs, args.jobs, args.ray), len(jobs), args.what):
         results.append(result)
@@ -189,7 +194,8 @@ def _entries(args: argparse.Namespace, config: SegmenterConfig) -> tuple[Entry, 
     segmenters = [parse_entry(text, config) for text in args.entry or ["instseg_ros="]]
     kinds = [kind for kind in args.baseline or BASELINES if kind != "none"]
     true = (args.baseline_classes or ("true" if args.what == "toy" else "predicted")) == "true"
-    entries: list[Entry] = [BaselineEntry(kind, kind, None if true else segmenters[0].config) for kind in kinds]
+    first = segmenters[0]
+    entries: list[Entry] = [BaselineEntry(kind, kind, None if true else first.config, 1 if true else first.rotations) for kind in kinds]
     entries += segmenters
     names = [entry.name for entry in entries]
     if len(set(names)) != len(names):

@@ -27,6 +27,7 @@ from instseg_ros.datasets.rgbd import RgbdSequence, open_sequence
 from instseg_ros.datasets.scannet_sens import SensSequence
 from instseg_ros.distribute import run_tasks
 from instseg_ros.errors import ConfigError, DataError, InstSegError
+from instseg_ros.evaluation.rotation_average import RotationRunner
 from instseg_ros.labels import CLASS_NAMES, IGNORE, class_to_nyu40
 from instseg_ros.mapping.fusion import TsdfFusion
 from instseg_ros.mapping.update import MapUpdate, voxel_coords
@@ -66,6 +67,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the results")
     parser.add_argument(
         "--update-every", type=int, default=4, metavar="N", help="frames fused per update of the map (default 4)"
+    )
+    parser.add_argument(
+        "--rotations", type=int, default=1, metavar="N",
+        help="at the end, segment the finished map once more with classes averaged over N headings (SSEN: 10; default: not)",
     )
     parser.add_argument("--stride", type=int, default=1, metavar="N", help="use every N-th frame")
     parser.add_argument("--max-frames", type=int, default=0, metavar="N", help="stop after N frames; 0 = all")
@@ -188,12 +193,19 @@ def _run_through(
 
     with contextlib.closing(recording) if recording is not None else contextlib.nullcontext():
         if isinstance(source, (RgbdSequence, SensSequence, BagSequence)):
-            return run_online(segmenter, TsdfFusion(fusion_config), _progress(source, "frame", quiet), args.update_every, take)
-        return run_updates(segmenter, _progress(source, "update", quiet), take)
+            online = run_online(segmenter, TsdfFusion(fusion_config), _progress(source, "frame", quiet), args.update_every, take)
+        else:
+            online = run_updates(segmenter, _progress(source, "update", quiet), take)
+        if args.rotations > 1:
+            segmenter.runner = RotationRunner(segmenter.runner, args.rotations)  # type: ignore[assignment]
+            averaged = segmenter.resegment_all()
+            if recording is not None:
+                recording.take(averaged)
+    return online
 
 
 def _check(args: argparse.Namespace) -> None:
-    for name, low in (("update_every", 1), ("stride", 1), ("max_frames", 0)):
+    for name, low in (("update_every", 1), ("stride", 1), ("max_frames", 0), ("rotations", 1)):
         if getattr(args, name) < low:
             raise ConfigError(f"--{name.replace('_', '-')} {getattr(args, name)}: must be {low} or more")
     for source in args.source:

@@ -19,6 +19,7 @@ from instseg_ros.evaluation.ground_truth import ORACLES, install_oracles, supply
 from instseg_ros.evaluation.hota import TrackSequence
 from instseg_ros.evaluation.id_switches import IdConsistency
 from instseg_ros.evaluation.instances import Scan
+from instseg_ros.evaluation.rotation_average import RotationRunner
 from instseg_ros.labels import IGNORE
 from instseg_ros.models.weights import settings_over_weights
 from instseg_ros.segmenter import Segmenter
@@ -61,15 +62,18 @@ class SegmenterEntry:
         name: in tables and figures.
         config: settings, among them the weights.
         oracles: parts that are replaced by ground truth, see `ORACLES`.
+        rotations: headings over which the classes are averaged (SSEN).
     """
 
     name: str
     config: SegmenterConfig = field(default_factory=SegmenterConfig)
     oracles: tuple[str, ...] = ()
+    rotations: int = 1
 
     def scores(self, case: Case, modes: Sequence[str]) -> dict[str, Score]:
-        """A score per mode ("offline", "online")."""
-        segmenter = segmenter_for(self.config, self.oracles)
+        """A score per mode ("offline", "online"); averaged classes are for finished maps: "offline" alone."""
+        modes = ("offline",) if self.rotations > 1 else modes
+        segmenter = segmenter_for(self.config, self.oracles, self.rotations)
         install_oracles(segmenter, case.truth, self.oracles)
         result = evaluate_case(segmenter, case, modes)
         segmenter.reset()  # the next entry's segmenter may need the memory
@@ -84,11 +88,13 @@ class BaselineEntry:
         name: in tables and figures.
         kind: one of `BASELINES`.
         config: settings of the segmenter whose classes are taken; None = the true classes, with probability 1.
+        rotations: headings over which those are averaged.
     """
 
     name: str
     kind: str
     config: SegmenterConfig | None = None
+    rotations: int = 1
 
     def scores(self, case: Case, modes: Sequence[str]) -> dict[str, Score]:
         """The score of the final map; a baseline has no ids that could last, so there is nothing to run online."""
@@ -98,7 +104,7 @@ class BaselineEntry:
         if self.config is None:
             start, classes, probability = time.perf_counter(), truth, (truth != IGNORE).astype(np.float32)
         else:
-            segmenter = segmenter_for(self.config)
+            segmenter = segmenter_for(self.config, (), self.rotations)
             segmenter.reset()
             start = time.perf_counter()
             segmenter.runner.refresh(segmenter.map, segmenter.map.apply(case.final))
@@ -116,7 +122,7 @@ def parse_entry(text: str, base: SegmenterConfig) -> SegmenterEntry:
 
     Args:
         text: WEIGHTS is a safetensors file, or empty for the weights of `base`; a setting is one of the segmenter's, such as
-            `grouping.method=hdbscan`, or `oracle=semantic+grouping`.
+            `grouping.method=hdbscan`, or `oracle=semantic+grouping`, or `rotations=10`.
         base: settings of everything that is not named; the grouping is that which WEIGHTS bring, where they bring one.
 
     Raises:
@@ -131,28 +137,37 @@ def parse_entry(text: str, base: SegmenterConfig) -> SegmenterEntry:
     oracles = tuple(filter(None, settings.pop("oracle", "").split("+")))
     if unknown := sorted(set(oracles) - set(ORACLES)):
         raise ConfigError(f"--entry {text!r}: no oracle for {', '.join(unknown)}; there is one for {', '.join(ORACLES)}")
+    rotations = _rotations(text, settings.pop("rotations", "1"))
     kinds = {key: str if isinstance(value, str) else None for key, value in flatten(base).items()}
     values = {key: value if kinds.get(key) is str else yaml.safe_load(value) for key, value in settings.items()}
     if not weights:
-        return SegmenterEntry(name, from_mapping(SegmenterConfig, values, base), oracles)
+        return SegmenterEntry(name, from_mapping(SegmenterConfig, values, base), oracles, rotations)
     values["weights"] = weights
     config = settings_over_weights(  # other weights bring a grouping of their own
         SegmenterConfig, lambda brought: from_mapping(SegmenterConfig, values, base if brought is None else replace(base, grouping=brought.grouping)))
-    return SegmenterEntry(name, config, oracles)
+    return SegmenterEntry(name, config, oracles, rotations)
+
+
+def _rotations(text: str, value: str) -> int:
+    if not value.isdigit() or int(value) < 1:
+        raise ConfigError(f"--entry {text!r}: rotations={value} must be a whole number, 1 or more (10 in SSEN)")
+    return int(value)
 
 
 _segmenters: dict[str, Segmenter] = {}
 
 
-def segmenter_for(config: SegmenterConfig, oracles: Sequence[str] = ()) -> Segmenter:
+def segmenter_for(config: SegmenterConfig, oracles: Sequence[str] = (), rotations: int = 1) -> Segmenter:
     """This process's segmenter with these settings, made and warmed up at first use: scenes share it.
 
-    Segmenters with oracles are kept apart, since an oracle stays installed.
+    Segmenters with oracles or rotations are kept apart, since those stay installed.
     """
-    key = f"{config!r} {sorted(oracles)}"
+    key = f"{config!r} {sorted(oracles)} {rotations}"
     if key not in _segmenters:
         segmenter = Segmenter(config)
         supply_labels(segmenter, None)
         segmenter.warm_up()  # so that the first scene's time is not that of threads and tables that are set up lazily
+        if rotations > 1:
+            segmenter.runner = RotationRunner(segmenter.runner, rotations)  # type: ignore[assignment]
         _segmenters[key] = segmenter
     return _segmenters[key]

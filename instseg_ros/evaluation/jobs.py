@@ -20,11 +20,12 @@ class Job:
     config: SegmenterConfig
     modes: tuple[str, ...]
     oracles: tuple[str, ...] = ()
+    rotations: int = 1
 
     def run(self) -> CaseResult:
         """Make the case (or read it from the cache) and run it."""
         case = self.source.case()
-        segmenter = segmenter_for(self.config, self.oracles)
+        segmenter = segmenter_for(self.config, self.oracles, self.rotations)
         install_oracles(segmenter, case.truth, self.oracles)
         return evaluate_case(segmenter, case, self.modes)
 

@@ -1,6 +1,8 @@
 """Classes averaged over several headings of the same map (SSEN, Zhang et al. 2020, Table II: "10 rotations")."""
 
-__all__ = ["average_semantics"]
+__all__ = ["RotationRunner", "average_semantics"]
+
+from typing import Any
 
 import numpy as np
 import torch
@@ -8,9 +10,11 @@ from scipy.spatial import cKDTree
 
 from instseg_ros.config import ModelConfig
 from instseg_ros.datasets.rotation import Turn, resample
-from instseg_ros.errors import InputError
+from instseg_ros.errors import ConfigError, InputError
 from instseg_ros.labels import NUM_CLASSES
+from instseg_ros.mapping.voxel_map import MapDelta, VoxelMap
 from instseg_ros.models.network import input_features
+from instseg_ros.prediction import Prediction
 from instseg_ros.sparse.program import Program
 from instseg_ros.sparse.pyramid import build_tables
 
@@ -55,3 +59,37 @@ def average_semantics(
         total += semantic[nearest]
         passes += 1
     return total / passes
+
+
+class RotationRunner:
+    """A runner whose classes are averaged over headings: for finished maps, since every refresh runs over all of the map.
+
+    Args:
+        inner: the runner that it asks for everything else; one of `sparse`.
+        rotations: how many headings, see `average_semantics`.
+
+    Raises:
+        ConfigError: the network reads true classes, so there is nothing to average.
+    """
+
+    def __init__(self, inner: Any, rotations: int) -> None:
+        if inner.config.label_input:
+            raise ConfigError("these weights read the true class of every voxel (model.label_input): leave rotations out")
+        self.inner, self.rotations = inner, rotations
+        self.prediction: Prediction = inner.prediction
+
+    def refresh(self, voxels: VoxelMap, delta: MapDelta) -> np.ndarray:
+        """As the inner runner's; every voxel of the map counts as changed."""
+        self.inner.refresh(voxels, delta)
+        found = dict(self.inner.prediction.items())
+        live, semantic = voxels.live_slots(), found["semantic"].copy()
+        semantic[live] = average_semantics(
+            self.inner.program, self.inner.config, voxels.coords[live], voxels.colors[live], self.rotations, self.inner.floor_z_m,
+            getattr(self.inner, "device", "cpu"))
+        self.prediction = Prediction(**{**found, "semantic": semantic})
+        return live
+
+    def reset(self) -> None:
+        """As the inner runner's."""
+        self.inner.reset()
+        self.prediction = self.inner.prediction

@@ -14,6 +14,7 @@ from instseg_ros.config import ModelConfig, SegmenterConfig
 from instseg_ros.datasets.scenes import VoxelScene, save_scene
 from instseg_ros.distribute import run_tasks
 from instseg_ros.errors import ConfigError, DataError, MissingDependencyError
+from instseg_ros.evaluation import rotation_average
 from instseg_ros.evaluation.comparison import comparison_markdown, save_comparison_plot
 from instseg_ros.evaluation.entries import BaselineEntry, SegmenterEntry, parse_entry
 from instseg_ros.evaluation.jobs import ComparisonJob, run_job
@@ -104,6 +105,27 @@ def test_one_segmenter_on_scenes(tmp_path, toy, weights, capsys):
     status, found = evaluate(tmp_path, "toy", toy, "--weights", weights, "--oracle", "semantic", "--oracle", "grouping", "--count", 1)
     assert status == 0 and found["figures"]["toy_ap50"] == 1.0 and found["figures"]["toy_scenes"] == 1
     assert "chair" in capsys.readouterr().out
+
+
+def test_rotations_are_a_setting_of_the_command_and_of_entries(tmp_path, toy, weights, capsys, monkeypatch):
+    asked = []
+
+    def spy(program, config, coords, colors, rotations, *rest):
+        asked.append(rotations)
+        return np.eye(20, dtype=np.float32)[np.full(len(coords), BED)]
+
+    monkeypatch.setattr(rotation_average, "average_semantics", spy)
+    options = ("--weights", weights, "--oracle", "grouping", "--grouping.min-score", "0.0")
+    averaged = evaluate(tmp_path, "scenes", toy / "test", *options, "--rotations", 4)[1]["figures"]
+    assert set(asked) == {4} and "scenes_ap50_online" not in averaged
+    assert averaged["scenes_accuracy"] == pytest.approx(216 / (3 * 216 + 240))  # the beds are right, and nothing else
+    assert averaged["scenes_ap50"] == pytest.approx(1 / 3)  # the partition is the true one, and all six are beds of the same score
+    entries = ("--entry", f"one={weights}", "--entry", f"three={weights},rotations=3")
+    status, found = evaluate(tmp_path, "scenes", toy / "test", "--compare", *entries, "--out", tmp_path / "o")
+    assert status == 0 and list(found["figures"]["scenes_ap50"])[-2:] == ["one", "three"] and 3 in asked
+    for wrong in (("--rotations", 0), ("--rotations", 2, "--compare"), ("--rotations", 2, "--online")):
+        assert evaluate(tmp_path, "scenes", toy / "test", *wrong)[0] == 2
+        assert "--rotations" in capsys.readouterr().err
 
 
 def test_tables_of_any_rows(tmp_path):

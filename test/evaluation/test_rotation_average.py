@@ -4,10 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from instseg_ros.config import ModelConfig
-from instseg_ros.errors import InputError
-from instseg_ros.evaluation.rotation_average import average_semantics
+from instseg_ros.config import GroupingConfig, ModelConfig, SegmenterConfig
+from instseg_ros.errors import ConfigError, InputError
+from instseg_ros.evaluation.entries import parse_entry, segmenter_for
+from instseg_ros.evaluation.rotation_average import RotationRunner, average_semantics
+from instseg_ros.mapping.update import MapUpdate
 from instseg_ros.models.network import InstanceNet, input_features
+from instseg_ros.models.weights import save_weights
+from instseg_ros.segmenter import Segmenter
 from instseg_ros.sparse.program import compile_network
 from instseg_ros.sparse.pyramid import build_tables
 
@@ -89,3 +93,41 @@ def test_a_speck_that_vanishes_when_turned_keeps_its_plain_pass():
     coords, colors = np.array([[0, 0, 0], [9, 0, 3]], np.int32), np.full((2, 3), 99, np.uint8)
     averaged = average_semantics(program, config, coords, colors, 10)
     assert np.allclose(averaged.sum(1), 1.0, atol=1e-5)
+
+
+@pytest.mark.parametrize("passes", ["full", "incremental"])
+def test_a_segmenter_groups_and_publishes_the_averaged_classes(tmp_path, passes):
+    torch.manual_seed(5)
+    net = InstanceNet(ModelConfig(channels=(8, 12), heads=("semantic", "offset"))).eval()
+    for parameter in net.parameters():
+        torch.nn.init.normal_(parameter, 0.0, 0.4)
+    save_weights(tmp_path / "w.safetensors", net, {})
+    config = SegmenterConfig(weights=str(tmp_path / "w.safetensors"), passes=passes, device="cpu", threads=1,
+                             grouping=GroupingConfig(method="connected_components", min_voxels=1, min_score=0.0))
+    coords, colors = room(4)
+    update = MapUpdate(coords, colors, np.ones(len(coords), np.float32), 0.05)
+    plain, averaged = Segmenter(config), segmenter_for(config, (), 4)
+    for segmenter in (plain, averaged):
+        segmenter.process(update)
+    slots = averaged.map.lookup(coords)
+    want = average_semantics(averaged.runner.inner.program, net.config, coords, colors, 4)
+    before, after = (s.runner.prediction for s in (plain, averaged))
+    assert np.allclose(after.semantic[slots], want, atol=1e-5) and np.abs(before.semantic[plain.map.lookup(coords)] - want).max() > 0.05
+    assert np.array_equal(after.offset[slots], before.offset[plain.map.lookup(coords)])  # only classes are averaged
+    classes = after.semantic[slots].argmax(1)
+    assert np.array_equal(averaged.cloud(slots).class_index, classes)  # components are of one class, so everything shows its own
+    assert (classes != before.semantic[plain.map.lookup(coords)].argmax(1)).any()
+    assert segmenter_for(config, (), 4) is averaged and segmenter_for(config) is not averaged
+
+
+def test_entries_ask_for_rotations():
+    assert parse_entry("a=,rotations=10", SegmenterConfig()).rotations == 10 and parse_entry("a=", SegmenterConfig()).rotations == 1
+    for wrong in ("0", "ten", "1.5"):
+        with pytest.raises(ConfigError, match="whole number"):
+            parse_entry(f"a=,rotations={wrong}", SegmenterConfig())
+
+
+def test_networks_that_read_true_classes_have_none_to_average():
+    net = InstanceNet(ModelConfig(channels=(8,), label_input=True)).eval()
+    with pytest.raises(ConfigError, match="leave rotations out"):
+        RotationRunner(Segmenter(SegmenterConfig(device="cpu", threads=1), net).runner, 2)
