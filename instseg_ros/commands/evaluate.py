@@ -1,4 +1,5 @@
-"""Instance average precision by the ScanNet protocol: simulated test rooms, the house, toy scenes or any labelled voxel scenes.
+"""How good the instances are: on simulated test rooms, the house, toy scenes or any labelled voxel scenes, by ScanNet's average precision on
+voxels; on ScanNet, S3DIS, NYUv2 and SceneNN by each one's own measure on its own points.
 
 With --compare, several weights and settings and the baselines on the same scenes, in one table."""
 
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from instseg_ros.commands.evaluate_scans import add_scan_arguments, evaluate_scans
 from instseg_ros.config import SegmenterConfig
 from instseg_ros.datasets.simulate import SEEDS_PER_RUN
 from instseg_ros.datasets.toy import TOY_CLASSES
@@ -19,13 +21,14 @@ from instseg_ros.distribute import run_tasks
 from instseg_ros.errors import ConfigError
 from instseg_ros.evaluation.baselines import BASELINES
 from instseg_ros.evaluation.comparison import comparison_markdown, save_comparison_plot, summarise_entries
-from instseg_ros.evaluation.entries import BaselineEntry, Entry, Score, SegmenterEntry, parse_entry
+from instseg_ros.evaluation.entries import Score, SegmenterEntry, make_entries
 from instseg_ros.evaluation.evaluate import CaseResult, summarise
 from instseg_ros.evaluation.ground_truth import ORACLES
 from instseg_ros.evaluation.instances import EVALUATED_CLASSES, Scan, default_min_region
 from instseg_ros.evaluation.jobs import ComparisonJob, Job, run_job
 from instseg_ros.evaluation.occupancy import save_occupancy_plot
 from instseg_ros.evaluation.pictures import save_picture
+from instseg_ros.evaluation.protocols import PROTOCOLS
 from instseg_ros.evaluation.sources import CaseSource, SceneSource, house_source, room_sources, scene_sources
 from instseg_ros.evaluation.table import format_table
 from instseg_ros.labels import CLASS_NAMES
@@ -41,19 +44,20 @@ DEFAULT_ROOMS = 20
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     parser.add_argument(
-        "what", choices=("rooms", "house", "toy", "scenes"),
-        help="simulated rooms with held-out furniture, the house, toy scenes, or any folder of labelled voxel scenes (converted scans)")
+        "what", choices=("rooms", "house", "toy", "scenes", *PROTOCOLS),
+        help="simulated rooms with held-out furniture, the house, toy scenes, any folder of labelled voxel scenes; or a public data set by its own "
+        "measure: scannet (AP, AP50, AP25 on vertices), s3dis (mPrec and mRec at 0.5, by area and over six folds), nyuv2 (AP25), scenenn (mAP50)")
     parser.add_argument(
         "data", nargs="?", type=Path,
         help=f"house: its folder or file (default: {DEFAULT_HOUSE}); rooms: furniture catalogue (default: the installed one); toy, "
-        "scenes: folder of .npz scenes, or one with a folder `test` of them")
+        "scenes: folder of .npz scenes, or one with a folder `test` of them; data sets: as they were unpacked, or what `instseg convert` wrote")
     parser.add_argument("--json", type=Path, help="write figures and rows to this file")
     parser.add_argument("--count", type=int, help=f"scenes to evaluate (default: {DEFAULT_ROOMS} rooms; all toy scenes and scenes)")
     parser.add_argument(
         "--seed", type=int, default=0, help="seed of the rooms, or of the walk through the house (default: %(default)s)")
     parser.add_argument(
-        "--split", default="test", choices=("train", "validation", "test"),
-        help="whose furniture the rooms hold (default: %(default)s)")
+        "--split", choices=("train", "validation", "test"),
+        help="whose furniture the rooms hold (default: test), or which scans of a data set (default: scannet validation, nyuv2 test, the others all)")
     modes = parser.add_mutually_exclusive_group()
     modes.add_argument("--offline", action="store_true", help="only the final map as one full update")
     modes.add_argument("--online", action="store_true", help="only the growing map, update by update")
@@ -77,6 +81,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--plots", type=Path, help="write pictures of scenes to this folder")
     parser.add_argument("--pictures", type=int, default=4, help="scenes to picture with --plots (default: %(default)s)")
     _add_comparison_arguments(parser.add_argument_group("comparison"))
+    add_scan_arguments(parser.add_argument_group("scannet, s3dis, nyuv2, scenenn"))
     parser.add_argument("--config", type=Path, help="YAML file of segmenter settings")
     add_setting_arguments(parser.add_argument_group("segmenter settings (over those of --config)"), SegmenterConfig)
 
@@ -98,15 +103,15 @@ def _add_comparison_arguments(parser: argparse._ArgumentGroup) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate, print the table, write the report and the pictures."""
-    config = settings_over_weights(
-        SegmenterConfig,
-        lambda base: settings_from_arguments(SegmenterConfig, args, load_yaml(SegmenterConfig, args.config, base) if args.config else base))
     if args.jobs < 1 or args.frames_per_update < 1 or args.rotations < 1 or (args.count is not None and args.count < 1):
         raise ConfigError("--jobs, --count, --rotations and --frames-per-update must be at least 1")
     if args.rotations > 1 and (args.online or args.compare):
         raise ConfigError("--rotations is for one segmenter, offline: with --compare, write --entry NAME=WEIGHTS,rotations=N; leave --online out")
     if not args.compare and (args.entry or args.baseline or args.baseline_classes or args.out):
         raise ConfigError("--entry, --baseline, --baseline-classes and --out belong to --compare: give it too")
+    if args.what in PROTOCOLS:
+        return evaluate_scans(args, _config, _progress)
+    config = _config(args)
     sources = _sources(args, config)
     if isinstance(sources[0], SceneSource):
         config = replace(config, voxel_size_m=sources[0].voxel_size_m)
@@ -114,11 +119,18 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _config(args: argparse.Namespace) -> SegmenterConfig:
+    """The flags over --config over what the weights bring."""
+    return settings_over_weights(
+        SegmenterConfig,
+        lambda base: settings_from_arguments(SegmenterConfig, args, load_yaml(SegmenterConfig, args.config, base) if args.config else base))
+
+
 def _sources(args: argparse.Namespace, config: SegmenterConfig) -> Sequence[CaseSource]:
     if args.what == "rooms":
         first = args.seed * SEEDS_PER_RUN  # as `instseg simulate rooms` counts them
         seeds = range(first, first + (args.count or DEFAULT_ROOMS))
-        return room_sources(seeds, args.split, args.data, config.voxel_size_m, args.frames_per_update, args.cache)
+        return room_sources(seeds, args.split or "test", args.data, config.voxel_size_m, args.frames_per_update, args.cache)
     if args.what == "house":
         return [house_source(args.data or DEFAULT_HOUSE, args.seed, config.voxel_size_m, args.frames_per_update, args.cache)]
     if args.data is None:
@@ -165,7 +177,8 @@ def _evaluate(args: argparse.Namespace, config: SegmenterConfig, sources: Sequen
 def _compare(args: argparse.Namespace, config: SegmenterConfig, sources: Sequence[CaseSource]) -> None:
     if args.oracle or args.plots:
         raise ConfigError("--oracle and --plots are for one segmenter: with --compare, write --entry NAME=WEIGHTS,oracle=PART, and see --out")
-    entries = _entries(args, config)
+    true_classes = (args.baseline_classes or ("true" if args.what == "toy" else "predicted")) == "true"
+    entries = make_entries(args.entry, args.baseline or tuple(BASELINES), true_classes, config)
     classes = _classes(args, next(e.config for e in entries if isinstance(e, SegmenterEntry)).weights)
     jobs = [ComparisonJob(source, entries, _modes(args)) for source in sources]
     found: list[tuple[str, dict[str, dict[str, Score]]]] = []
@@ -187,20 +200,6 @@ def _compare(args: argparse.Namespace, config: SegmenterConfig, sources: Sequenc
     if any(errors.values()):
         save_occupancy_plot(out / "occupancy.png", {name: np.concatenate(one) for name, one in errors.items() if one})
     print(f"written: {out}/comparison.md, .json, .png")
-
-
-def _entries(args: argparse.Namespace, config: SegmenterConfig) -> tuple[Entry, ...]:
-    """Baselines first, as in the papers' tables."""
-    segmenters = [parse_entry(text, config) for text in args.entry or ["instseg_ros="]]
-    kinds = [kind for kind in args.baseline or BASELINES if kind != "none"]
-    true = (args.baseline_classes or ("true" if args.what == "toy" else "predicted")) == "true"
-    first = segmenters[0]
-    entries: list[Entry] = [BaselineEntry(kind, kind, None if true else first.config, 1 if true else first.rotations) for kind in kinds]
-    entries += segmenters
-    names = [entry.name for entry in entries]
-    if len(set(names)) != len(names):
-        raise ConfigError(f"two entries have the same name among {', '.join(names)}: give each its own")
-    return tuple(entries)
 
 
 def classes_there(scans: Sequence[Scan]) -> tuple[int, ...]:

@@ -1,6 +1,6 @@
 """Public data sets to labelled voxel scenes: which scans there are, which split each is in, and the files of each."""
 
-__all__ = ["DATASETS", "ConvertOptions", "Task", "convert_scans", "convert_task", "find_tasks", "read_lists"]
+__all__ = ["DATASETS", "POINTS_FOLDER", "SPLITS", "ConvertOptions", "Task", "convert_scans", "convert_task", "find_tasks", "read_lists", "read_task"]
 
 import multiprocessing
 from collections.abc import Iterable
@@ -147,7 +147,12 @@ def _nyuv2_splits(path: Path, count: int) -> list[str]:
     return split_of
 
 
-def _read(task: Task) -> LabelledPoints:
+def read_task(task: Task) -> LabelledPoints:
+    """The scan of a task, from the files of its data set.
+
+    Raises:
+        DataError: a file is missing or damaged.
+    """
     options = task.options
     if task.dataset == "scannet":
         return read_scannet(task.path, read_label_map(options.labels) if options.labels else None, options.align)
@@ -171,7 +176,7 @@ def convert_task(out: Path, task: Task) -> dict[str, Any]:
     Raises:
         DataError, InputError: the scan cannot be read; nothing is written then.
     """
-    scan = _read(task)
+    scan = read_task(task)
     scene, points = to_scene(scan, task.options.voxel_size_m)
     if not len(scene):
         raise DataError(f"{task.path} ({task.name}) holds no points: download it again")

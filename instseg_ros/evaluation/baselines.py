@@ -14,34 +14,39 @@ from instseg_ros.labels import BACKGROUND, NUM_CLASSES
 _FOREGROUND = tuple(c for c in range(NUM_CLASSES) if c not in BACKGROUND)
 
 
-def segmentation_as_instances(coords: np.ndarray, class_index: np.ndarray, probability: np.ndarray) -> Predictions:
+def segmentation_as_instances(
+    coords: np.ndarray, class_index: np.ndarray, probability: np.ndarray, classes: Sequence[int] = _FOREGROUND,
+) -> Predictions:
     """All voxels of a class are one instance ("input segmentation as instances").
 
     Args:
         coords: [N, 3] int32, unique; not looked at.
-        class_index: [N] uint8; wall, floor and 255 belong to nothing.
+        class_index: [N] uint8; 255 belongs to nothing.
         probability: [N] of that class; the mean over an instance is its score.
+        classes: that have instances; default: all but wall and floor.
 
     Raises:
         InputError: arrays of different length.
     """
     _check(coords, class_index, probability)
-    foreground = np.flatnonzero(np.isin(class_index, _FOREGROUND))
+    foreground = np.flatnonzero(np.isin(class_index, classes))
     return _predictions(np.asarray(class_index, np.int64)[foreground], foreground, class_index, probability)
 
 
-def connected_components(coords: np.ndarray, class_index: np.ndarray, probability: np.ndarray, reach: int = 1) -> Predictions:
+def connected_components(
+    coords: np.ndarray, class_index: np.ndarray, probability: np.ndarray, reach: int = 1, classes: Sequence[int] = _FOREGROUND,
+) -> Predictions:
     """Every connected component of the voxels of a class is an instance.
 
     Args:
-        coords, class_index, probability: as of `segmentation_as_instances`.
+        coords, class_index, probability, classes: as of `segmentation_as_instances`.
         reach: voxels up to this far apart (Chebyshev) are connected; 1 = the 26-neighbourhood.
 
     Raises:
         InputError: arrays of different length.
     """
     _check(coords, class_index, probability)
-    component, _ = components_of_classes(coords, class_index, _FOREGROUND, reach)
+    component, _ = components_of_classes(coords, class_index, classes, reach)
     foreground = np.flatnonzero(component >= 0)
     return _predictions(component[foreground], foreground, class_index, probability)
 
@@ -74,7 +79,7 @@ def components_of_classes(
     return component, np.array(owner, np.uint8)
 
 
-BASELINES: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], Predictions]] = {
+BASELINES: dict[str, Callable[..., Predictions]] = {
     "segmentation_as_instances": segmentation_as_instances,
     "connected_components": connected_components,
 }

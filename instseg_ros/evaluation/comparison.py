@@ -16,10 +16,16 @@ from instseg_ros.evaluation.occupancy import OCCUPANCY_ERROR, occupancy_within
 from instseg_ros.labels import CLASS_NAMES
 
 MEASURES = {
-    "ap": "AP", "ap50": "AP50", "ap25": "AP25", "seconds_per_scene": "s/scene", "assa": "AssA", "id_switches_per_1000": "switches/1000",
+    "ap": "AP", "ap50": "AP50", "ap25": "AP25", "mprec": "mPrec", "mrec": "mRec",
+    "ap50_known": "AP50, classes known", "ap25_known": "AP25, classes known", "mprec_known": "mPrec, classes known",
+    "mrec_known": "mRec, classes known", "seconds_per_scene": "s/scene", "assa": "AssA", "id_switches_per_1000": "switches/1000",
     "hota": "HOTA", "occupancy_within": f"occupancy within {OCCUPANCY_ERROR}",
 }
 """Keys of an entry's row that tables show, with their titles; a column without any value is left out."""
+SCORES = ("ap", "ap50", "ap25", "mprec", "mrec")
+"""Those that the plot shows as bars."""
+CLASS_SCORES = {"ap50": "AP50", "ap25": "AP25", "precision": "precision"}
+"""Of the rows of classes: tables show the first that there is."""
 _FORMATS = {"seconds_per_scene": ".3g", "id_switches_per_1000": ".2f"}
 
 
@@ -90,11 +96,12 @@ def _entry_rows(
 
 
 def comparison_markdown(title: str, rows: Sequence[Mapping[str, Any]]) -> str:
-    """The tables of a comparison: means of every entry, then AP50 of every class.
+    """The tables of a comparison: means of every entry, then AP50 (or what the data set has in its place) of every class.
 
     Args:
         title: a heading.
-        rows: of `summarise_entries`, or any like them: rows "entry" with keys of `MEASURES`, rows "class" with "ap50".
+        rows: of `summarise_entries`, or any like them: rows "entry" with keys of `MEASURES`, rows "class" with one of `CLASS_SCORES`,
+            rows "area" with "mprec" and "mrec".
     """
     lines = [f"# {title}", ""]
     for mode in dict.fromkeys(row["mode"] for row in rows):
@@ -103,10 +110,25 @@ def comparison_markdown(title: str, rows: Sequence[Mapping[str, Any]]) -> str:
         lines += _table([mode, *(MEASURES[key] for key in keys)],
                         [[row["entry"], *(_cell(row.get(key), _FORMATS.get(key, ".3f")) for key in keys)] for row in entries])
         names = [row["entry"] for row in entries]
-        value = {(row["class"], row["entry"]): row["ap50"] for row in rows if row["row"] == "class" and row["mode"] == mode}
-        labels = [label for label in dict.fromkeys(label for label, _ in value) if any(value.get((label, n)) is not None for n in names)]
-        lines += ["", *_table([f"AP50, {mode}", *names], [[label, *(_cell(value.get((label, n))) for n in names)] for label in labels]), ""]
+        measure, labels, value = _of_classes(rows, mode, names)
+        lines += ["", *_table([f"{measure}, {mode}", *names], [[label, *(_cell(value.get((label, n))) for n in names)] for label in labels]), ""]
+    areas = [row for row in rows if row["row"] == "area"]
+    if areas:
+        one = {(row["area"], row["entry"]): f"{_cell(row['mprec'])} / {_cell(row['mrec'])}" for row in areas}
+        names, parts = (list(dict.fromkeys(row[key] for row in areas)) for key in ("entry", "area"))
+        lines += [*_table(["mPrec / mRec", *names], [[part.replace("_", " "), *(one.get((part, n), "-") for n in names)] for part in parts]), ""]
     return "\n".join(lines)
+
+
+def _of_classes(
+    rows: Sequence[Mapping[str, Any]], mode: str, names: Sequence[str],
+) -> tuple[str, list[str], dict[tuple[str, str], float | None]]:
+    """What tables show of the classes: the measure's title, classes with a value, and the value by class and entry."""
+    of_classes = [row for row in rows if row["row"] == "class" and row["mode"] == mode]
+    key = next((key for key in CLASS_SCORES if any(key in row for row in of_classes)), "ap50")
+    value = {(row["class"], row["entry"]): row.get(key) for row in of_classes}
+    labels = [label for label in dict.fromkeys(label for label, _ in value) if any(value.get((label, n)) is not None for n in names)]
+    return CLASS_SCORES[key], labels, value
 
 
 def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
@@ -115,7 +137,7 @@ def _table(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
 
 
 def save_comparison_plot(path: Path | str, title: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write a PNG: AP, AP50 and AP25 of every entry as bars, and below AP50 by class as a coloured table.
+    """Write a PNG: AP, AP50 and AP25 (or the data set's measures) of every entry as bars, and below AP50 by class as a coloured table.
 
     Args:
         path: file to write; folders are made.
@@ -129,14 +151,13 @@ def save_comparison_plot(path: Path | str, title: str, rows: Sequence[Mapping[st
     mode = "offline" if any(row["mode"] == "offline" for row in rows) else "online"
     entries = [row for row in rows if row["row"] == "entry" and row["mode"] == mode]
     names = [row["entry"] for row in entries]
-    value = {(row["class"], row["entry"]): row["ap50"] for row in rows if row["row"] == "class" and row["mode"] == mode}
-    labels = [label for label in dict.fromkeys(label for label, _ in value) if any(value.get((label, n)) is not None for n in names)]
+    class_title, labels, value = _of_classes(rows, mode, names)
     figure, (bars, cells) = pyplot.subplots(
         2, 1, figsize=(max(7.0, 1.1 * len(labels) + 2, 1.7 * len(names) + 1), 4.2 + 0.42 * len(names)), height_ratios=(3.2, 0.4 * len(names) + 0.6))
-    width = 0.26
-    for k, key in enumerate(("ap", "ap50", "ap25")):
+    width, shown = 0.26, [key for key in SCORES if any(key in row for row in entries)]
+    for k, key in enumerate(shown):
         heights = [row.get(key) or 0.0 for row in entries]
-        drawn = bars.bar(np.arange(len(names)) + (k - 1) * width, heights, width, label=MEASURES[key])
+        drawn = bars.bar(np.arange(len(names)) + (k - (len(shown) - 1) / 2) * width, heights, width, label=MEASURES[key])
         bars.bar_label(drawn, [_cell(row.get(key)) for row in entries], fontsize=7)
     seconds = ["" if row.get("seconds_per_scene") is None else f"\n{row['seconds_per_scene']:.2g} s/scene" for row in entries]
     below = [textwrap.fill(name.replace("_", " "), 16) + time for name, time in zip(names, seconds, strict=True)]
@@ -150,7 +171,7 @@ def save_comparison_plot(path: Path | str, title: str, rows: Sequence[Mapping[st
         cells.text(j, i, "-" if np.isnan(one) else f"{one:.2f}", ha="center", va="center", fontsize=8, color="white" if one > 0.7 else "black")
     cells.set_xticks(range(len(labels)), labels, fontsize=8, rotation=30, ha="right")
     cells.set_yticks(range(len(names)), names, fontsize=8)
-    cells.set_title(f"AP50 by class, {mode}", fontsize=9)
+    cells.set_title(f"{class_title} by class, {mode}", fontsize=9)
     figure.tight_layout()
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,9 +1,9 @@
 """What is compared with what: segmenters of several weights and settings, and the baselines, on the same cases."""
 
-__all__ = ["BaselineEntry", "Entry", "Score", "SegmenterEntry", "parse_entry", "segmenter_for"]
+__all__ = ["BaselineEntry", "Entry", "FoldEntry", "Score", "SegmenterEntry", "make_entries", "parse_entry", "segmenter_for"]
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -12,15 +12,15 @@ import yaml
 
 from instseg_ros.config import SegmenterConfig
 from instseg_ros.errors import ConfigError
-from instseg_ros.evaluation.baselines import BASELINES
+from instseg_ros.evaluation.baselines import BASELINES, connected_components
 from instseg_ros.evaluation.cases import Case
 from instseg_ros.evaluation.evaluate import Outcome, evaluate_case
 from instseg_ros.evaluation.ground_truth import ORACLES, install_oracles, supply_labels
 from instseg_ros.evaluation.hota import TrackSequence
 from instseg_ros.evaluation.id_switches import IdConsistency
-from instseg_ros.evaluation.instances import Scan
+from instseg_ros.evaluation.instances import Predictions, Scan, default_min_region
 from instseg_ros.evaluation.rotation_average import RotationRunner
-from instseg_ros.labels import IGNORE
+from instseg_ros.labels import BACKGROUND, IGNORE, NUM_CLASSES
 from instseg_ros.models.weights import settings_over_weights
 from instseg_ros.segmenter import Segmenter
 from instseg_ros.settings import flatten, from_mapping
@@ -52,6 +52,14 @@ class Entry(Protocol):
     @property
     def name(self) -> str: ...
     def scores(self, case: Case, modes: Sequence[str]) -> dict[str, Score]: ...
+    def answer(self, case: Case, background: bool) -> tuple[Predictions, float]:
+        """Predictions over the voxels of the final map, in their order, and the seconds that they took.
+
+        Args:
+            case: what is looked at; its updates are not.
+            background: whether wall and floor have instances too.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -79,6 +87,25 @@ class SegmenterEntry:
         segmenter.reset()  # the next entry's segmenter may need the memory
         return {mode: Score.of(outcome, mode == "online") for mode, outcome in result.outcomes.items()}
 
+    def answer(self, case: Case, background: bool) -> tuple[Predictions, float]:
+        """See `Entry`. Instances of wall and floor, which no grouper makes, are the connected components of their voxels."""
+        segmenter = segmenter_for(self.config, self.oracles, self.rotations)
+        install_oracles(segmenter, case.truth, self.oracles)
+        supply_labels(segmenter, case.truth)
+        segmenter.reset()
+        start = time.perf_counter()
+        found = [one for one in segmenter.process(case.final).instances if one.voxels]
+        cloud = segmenter.cloud(segmenter.map.lookup(case.final.coords))
+        ids, classes, scores = (np.array([getattr(one, name) for one in found]) for name in ("id", "class_index", "score"))
+        predictions = Predictions.from_map(cloud.instance, ids, classes, scores)
+        if background:
+            parts = connected_components(case.final.coords, cloud.class_index, cloud.confidence, classes=BACKGROUND)
+            large = np.bincount(parts.owner, minlength=len(parts.score)) >= default_min_region(case.final.voxel_size_m)
+            predictions = predictions.joined(parts.take(large))
+        seconds = time.perf_counter() - start
+        segmenter.reset()
+        return predictions, seconds
+
 
 @dataclass(frozen=True)
 class BaselineEntry:
@@ -99,9 +126,14 @@ class BaselineEntry:
     def scores(self, case: Case, modes: Sequence[str]) -> dict[str, Score]:
         """The score of the final map; a baseline has no ids that could last, so there is nothing to run online."""
         del modes
+        predictions, seconds = self.answer(case, False)
+        return {"offline": Score(Scan(*case.truth.lookup(case.final.coords), predictions), seconds)}
+
+    def answer(self, case: Case, background: bool) -> tuple[Predictions, float]:
+        """See `Entry`."""
         coords = case.final.coords
-        truth, instance = case.truth.lookup(coords)
         if self.config is None:
+            truth, _ = case.truth.lookup(coords)
             start, classes, probability = time.perf_counter(), truth, (truth != IGNORE).astype(np.float32)
         else:
             segmenter = segmenter_for(self.config, (), self.rotations)
@@ -110,11 +142,61 @@ class BaselineEntry:
             segmenter.runner.refresh(segmenter.map, segmenter.map.apply(case.final))
             semantic = segmenter.runner.prediction.semantic[segmenter.map.lookup(coords)]
             classes, probability = semantic.argmax(1).astype(np.uint8), semantic.max(1)
-        predictions = BASELINES[self.kind](coords, classes, probability)
+        more = {"classes": range(NUM_CLASSES)} if background else {}
+        predictions = BASELINES[self.kind](coords, classes, probability, **more)
         seconds = time.perf_counter() - start
         if self.config is not None:
             segmenter.reset()
-        return {"offline": Score(Scan(truth, instance, predictions), seconds)}
+        return predictions, seconds
+
+
+@dataclass(frozen=True)
+class FoldEntry:
+    """Another entry for every part of a data set: what is asked about a part has not been trained on it.
+
+    Attributes:
+        name: in tables and figures.
+        folds: entry by part, the beginning of the scans' names ("Area_5").
+    """
+
+    name: str
+    folds: Mapping[str, Entry]
+
+    def scores(self, case: Case, modes: Sequence[str]) -> dict[str, Score]:
+        """Those of the fold's entry."""
+        return self._of(case).scores(case, modes)
+
+    def answer(self, case: Case, background: bool) -> tuple[Predictions, float]:
+        """That of the fold's entry."""
+        return self._of(case).answer(case, background)
+
+    def _of(self, case: Case) -> Entry:
+        found = [entry for part, entry in self.folds.items() if case.name.startswith(part + "_")]
+        if not found:
+            raise ConfigError(f"{self.name} has no weights for {case.name}, only for {', '.join(self.folds)}")
+        return found[0]
+
+
+def make_entries(texts: Sequence[str], baselines: Sequence[str], true_classes: bool, base: SegmenterConfig) -> tuple[Entry, ...]:
+    """The rows of a comparison, baselines first, as in the papers' tables.
+
+    Args:
+        texts: of `parse_entry`; none = the weights of `base`.
+        baselines: names in `BASELINES`; "none" and no others = none.
+        true_classes: whether the baselines take the true classes; else those that the first entry predicts.
+        base: settings of everything that is not named.
+
+    Raises:
+        ConfigError: two have the same name, or as of `parse_entry`.
+    """
+    segmenters = [parse_entry(text, base) for text in texts or ["instseg_ros="]]
+    first = segmenters[0]
+    classes: tuple[SegmenterConfig | None, int] = (None, 1) if true_classes else (first.config, first.rotations)
+    entries: tuple[Entry, ...] = (*(BaselineEntry(kind, kind, *classes) for kind in baselines if kind != "none"), *segmenters)
+    names = [entry.name for entry in entries]
+    if len(set(names)) != len(names):
+        raise ConfigError(f"two entries have the same name among {', '.join(names)}: give each its own")
+    return entries
 
 
 def parse_entry(text: str, base: SegmenterConfig) -> SegmenterEntry:

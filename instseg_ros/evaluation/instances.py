@@ -1,7 +1,8 @@
 """Instance average precision by the ScanNet protocol (`evaluate_semantic_instance.py` of ScanNet's BenchmarkScripts)."""
 
 __all__ = [
-    "EVALUATED_CLASSES", "OVERLAPS", "ApResult", "ClassAp", "Predictions", "Scan", "average_precision", "default_min_region",
+    "EVALUATED_CLASSES", "OVERLAPS", "SCANNET_MIN_VERTICES", "ApResult", "ClassAp", "Predictions", "Scan", "ScanOverlaps",
+    "average_precision", "default_min_region", "scan_overlaps",
 ]
 
 from collections.abc import Iterable, Sequence
@@ -18,7 +19,8 @@ OVERLAPS = tuple(np.append(np.arange(0.5, 0.95, 0.05), 0.25).tolist())
 EVALUATED_CLASSES = tuple(c for c in range(NUM_CLASSES) if c not in BACKGROUND)
 """Class indices that have instances: all but wall and floor."""
 
-_SCANNET_MIN_VERTICES = 100
+SCANNET_MIN_VERTICES = 100
+"""Smaller instances do not count in the benchmark."""
 _SCANNET_VERTEX_SPACING_M = 0.02
 
 
@@ -28,7 +30,7 @@ def default_min_region(voxel_size_m: float) -> int:
     ScanNet leaves out instances of fewer than 100 vertices, on meshes with one vertex every 2 cm or so. The same surface holds
     100 * (0.02 / voxel size)**2 voxels: 16 at 5 cm.
     """
-    return max(1, round(_SCANNET_MIN_VERTICES * (_SCANNET_VERTEX_SPACING_M / voxel_size_m) ** 2))
+    return max(1, round(SCANNET_MIN_VERTICES * (_SCANNET_VERTEX_SPACING_M / voxel_size_m) ** 2))
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,20 @@ class Predictions:
         members = np.concatenate(indices) if indices else np.zeros(0, np.int64)
         return cls(members, owner, np.asarray(class_index, np.uint8), np.asarray(score, np.float64))
 
+    def take(self, chosen: np.ndarray) -> "Predictions":
+        """The predictions [K] of these indices (or of a mask [P]), in their order."""
+        rows = np.arange(len(self.score))[chosen]
+        place = np.full(len(self.score), -1, np.int64)
+        place[rows] = np.arange(len(rows))
+        owner = place[self.owner]
+        return Predictions(self.members[owner >= 0], owner[owner >= 0], self.class_index[rows], self.score[rows])
+
+    def joined(self, other: "Predictions") -> "Predictions":
+        """These predictions, then those of the other, over the same voxels."""
+        return Predictions(
+            np.concatenate([self.members, other.members]), np.concatenate([self.owner, other.owner + len(self.score)]),
+            np.concatenate([self.class_index, other.class_index]), np.concatenate([self.score, other.score]))
+
 
 @dataclass(frozen=True)
 class Scan:
@@ -113,8 +129,8 @@ class ApResult:
 
 
 @dataclass(frozen=True)
-class _Overlaps:
-    """What the protocol needs of one scan: instances of the classes evaluated, and who overlaps whom within a class.
+class ScanOverlaps:
+    """What the protocol needs of one scan, much smaller than it: instances of the classes evaluated, and who overlaps whom within a class.
 
     Predictions are in the order given, pairs in the order (ground truth, prediction).
     """
@@ -133,7 +149,7 @@ class _Overlaps:
 
 
 def average_precision(
-    scans: Iterable[Scan], classes: Sequence[int] = EVALUATED_CLASSES, min_region: int = 16,
+    scans: Iterable[Scan | ScanOverlaps], classes: Sequence[int] = EVALUATED_CLASSES, min_region: int = 16,
     overlaps: Sequence[float] = OVERLAPS,
 ) -> ApResult:
     """AP, AP50 and AP25 over scans by the rules of ScanNet's instance benchmark.
@@ -152,7 +168,7 @@ def average_precision(
     One thing the script leaves open: where every prediction of a class is ignored it ends with an error; here the class has AP 0.
 
     Args:
-        scans: consumed once, in any order.
+        scans: consumed once, in any order; or what `scan_overlaps` made of them with the same classes and `min_region`.
         classes: class indices that are evaluated.
         min_region: voxels, see `default_min_region`.
         overlaps: IoU thresholds; must contain 0.5 and 0.25, and 0.25 stays out of the mean over thresholds.
@@ -160,7 +176,7 @@ def average_precision(
     Raises:
         InputError: arrays of different length, members outside of a scan, or a score that is not a number.
     """
-    tables = [_overlap_table(scan, np.asarray(classes, np.uint8), min_region) for scan in scans]
+    tables = [scan if isinstance(scan, ScanOverlaps) else scan_overlaps(scan, classes, min_region) for scan in scans]
     ap = np.array([_class_aps(tables, classes, threshold) for threshold in overlaps]).reshape(len(overlaps), len(classes))
     is_25, is_50 = np.isclose(overlaps, 0.25), np.isclose(overlaps, 0.5)
     columns = np.stack([ap[~is_25].mean(0), ap[is_50].mean(0), ap[is_25].mean(0)], 1)
@@ -174,7 +190,9 @@ def average_precision(
     return ApResult(float(means[0]), float(means[1]), float(means[2]), per_class)
 
 
-def _overlap_table(scan: Scan, classes: np.ndarray, min_region: int) -> _Overlaps:
+def scan_overlaps(scan: Scan, classes: Sequence[int] = EVALUATED_CLASSES, min_region: int = 16) -> ScanOverlaps:
+    """One scan as `average_precision` needs it; arguments and errors as there."""
+    wanted = np.asarray(classes, np.uint8)
     count, predictions = len(scan.class_index), scan.predictions
     if len(scan.instance) != count:
         raise InputError(f"{count} ground-truth classes and {len(scan.instance)} instances: both must have one entry per voxel")
@@ -185,7 +203,7 @@ def _overlap_table(scan: Scan, classes: np.ndarray, min_region: int) -> _Overlap
     if np.isnan(predictions.score).any():
         raise InputError("a score is not a number: scores order the predictions, give every one a finite score")
 
-    valid = np.isin(scan.class_index, classes) & (scan.class_index != IGNORE) & (np.asarray(scan.instance) >= 0)
+    valid = np.isin(scan.class_index, wanted) & (scan.class_index != IGNORE) & (np.asarray(scan.instance) >= 0)
     key = (np.asarray(scan.class_index, np.int64) << 32) | np.where(valid, scan.instance, 0).astype(np.int64)
     gt_key, gt_of_valid, gt_size = np.unique(key[valid], return_inverse=True, return_counts=True)
     gt = np.full(count, len(gt_key), np.int64)  # the last column stands for void
@@ -193,7 +211,7 @@ def _overlap_table(scan: Scan, classes: np.ndarray, min_region: int) -> _Overlap
     gt_class = (gt_key >> 32).astype(np.uint8)
 
     size = np.bincount(predictions.owner, minlength=len(predictions.score))
-    kept = np.flatnonzero((size >= max(min_region, 1)) & np.isin(predictions.class_index, classes))
+    kept = np.flatnonzero((size >= max(min_region, 1)) & np.isin(predictions.class_index, wanted))
     row = np.full(len(size), -1, np.int64)
     row[kept] = np.arange(len(kept))
     owner = row[predictions.owner]
@@ -210,10 +228,10 @@ def _overlap_table(scan: Scan, classes: np.ndarray, min_region: int) -> _Overlap
     pairs = same_class & ~void
     pair_gt, pair_prediction, shared = pair_gt[pairs], pair_prediction[pairs], shared[pairs]
     iou = shared / (gt_size[pair_gt] + size[pair_prediction] - shared)
-    return _Overlaps(gt_class, ~small[:-1], class_index, predictions.score[kept], size, ignored, pair_gt, pair_prediction, iou)
+    return ScanOverlaps(gt_class, ~small[:-1], class_index, predictions.score[kept], size, ignored, pair_gt, pair_prediction, iou)
 
 
-def _class_aps(tables: list[_Overlaps], classes: Sequence[int], threshold: float) -> list[float]:
+def _class_aps(tables: list[ScanOverlaps], classes: Sequence[int], threshold: float) -> list[float]:
     """AP of each class at one IoU threshold."""
     parts = [_hits(table, threshold) for table in tables]
     found_class, is_true, score = (np.concatenate([part[i] for part in parts] or [np.zeros(0)]) for i in range(3))
@@ -225,7 +243,7 @@ def _class_aps(tables: list[_Overlaps], classes: Sequence[int], threshold: float
     return result
 
 
-def _hits(table: _Overlaps, threshold: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _hits(table: ScanOverlaps, threshold: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The true and false positives of one scan: class, whether it is true, score."""
     over = table.pair_iou > threshold
     best: dict[int, int] = {}  # ground truth -> its prediction of the highest score so far

@@ -9,6 +9,7 @@ from instseg_ros.config import SegmenterConfig
 from instseg_ros.evaluation.entries import Entry, Score, segmenter_for
 from instseg_ros.evaluation.evaluate import CaseResult, evaluate_case
 from instseg_ros.evaluation.ground_truth import install_oracles
+from instseg_ros.evaluation.scan_jobs import ScanJob
 from instseg_ros.evaluation.sources import CaseSource
 
 
@@ -44,6 +45,6 @@ class ComparisonJob:
         return case.name, {entry.name: entry.scores(case, self.modes) for entry in self.entries}
 
 
-def run_job(job: Job | ComparisonJob) -> Any:
+def run_job(job: Job | ComparisonJob | ScanJob) -> Any:
     """The result of a job: what worker processes are called with."""
     return job.run()

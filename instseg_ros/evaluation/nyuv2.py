@@ -5,6 +5,7 @@ __all__ = ["NYUV2_CLASSES", "nyuv2_ap25"]
 from collections.abc import Iterable
 
 from instseg_ros.evaluation.instances import Scan
+from instseg_ros.evaluation.overlap import InstanceOverlaps
 from instseg_ros.evaluation.voc import TEN_RECALLS, VocResult, voc_average_precision
 
 NYUV2_CLASSES = (
@@ -14,7 +15,7 @@ NYUV2_CLASSES = (
 """The 19 classes of the table; `Scan.class_index` is the index into this tuple here, 255 for anything else."""
 
 
-def nyuv2_ap25(scans: Iterable[Scan]) -> VocResult:
+def nyuv2_ap25(scans: Iterable[Scan | InstanceOverlaps]) -> VocResult:
     """AP at IoU 0.25 per class, and the mean over classes.
 
     The precision is read at ten recalls, as in SGPN's public code, from which the comparison of the table stems; the papers do not

@@ -21,6 +21,10 @@ class InstanceOverlaps:
     """[G] voxels."""
     size: np.ndarray
     """[P] voxels of each prediction, in the order given."""
+    class_index: np.ndarray
+    """[P] class of each prediction."""
+    score: np.ndarray
+    """[P] float64."""
     pair_gt: np.ndarray
     """[K] of every pair that shares a voxel, in the order (ground truth, prediction)."""
     pair_prediction: np.ndarray
@@ -60,7 +64,9 @@ def instance_overlaps(scan: Scan) -> InstanceOverlaps:
     cells, shared = np.unique(shared_gt[shared_gt >= 0] * many + predictions.owner[shared_gt >= 0], return_counts=True)
     pair_gt, pair_prediction = cells // many, cells % many
     iou = shared / (gt_size[pair_gt] + size[pair_prediction] - shared)
-    return InstanceOverlaps(votes.argmax(1).astype(np.uint8), gt_size, size, pair_gt, pair_prediction, iou)
+    return InstanceOverlaps(
+        votes.argmax(1).astype(np.uint8), gt_size, size, np.asarray(predictions.class_index, np.uint8), np.asarray(predictions.score, np.float64),
+        pair_gt, pair_prediction, iou)
 
 
 @dataclass(frozen=True)

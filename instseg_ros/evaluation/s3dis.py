@@ -1,8 +1,8 @@
 """S3DIS: precision and recall of instances at IoU 0.5 over six folds, as SGPN, ASIS and OccuSeg (Table 3) report them."""
 
-__all__ = ["AREAS", "S3DIS_CLASSES", "PrecisionRecall", "precision_recall", "six_fold"]
+__all__ = ["AREAS", "S3DIS_CLASSES", "PrecisionRecall", "precision_recall"]
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,11 +10,11 @@ import numpy as np
 from instseg_ros.datasets.s3dis import S3DIS_NAMES
 from instseg_ros.errors import InputError
 from instseg_ros.evaluation.instances import Scan
-from instseg_ros.evaluation.overlap import instance_overlaps
+from instseg_ros.evaluation.overlap import InstanceOverlaps, instance_overlaps
 
 S3DIS_CLASSES = S3DIS_NAMES
 """The 13 classes, all of them with instances; `Scan.class_index` is the index into this tuple here."""
-AREAS = (1, 2, 3, 4, 5, 6)
+AREAS = tuple(f"Area_{number}" for number in range(1, 7))
 """Each area is the test set of one fold, predicted by a network trained on the other five."""
 
 
@@ -30,9 +30,9 @@ class PrecisionRecall:
 
 
 def precision_recall(
-    scans: Iterable[Scan], classes: Sequence[str] = S3DIS_CLASSES, threshold: float = 0.5,
+    scans: Iterable[Scan | InstanceOverlaps], classes: Sequence[str] = S3DIS_CLASSES, threshold: float = 0.5,
 ) -> PrecisionRecall:
-    """mPrec and mRec of scans.
+    """mPrec and mRec of scans: of the six-fold cross-validation where they are the rooms of all six areas, which are counted together.
 
     * The class of an instance is the most frequent one of its voxels.
     * A prediction is true if its largest IoU with a true instance of its class is at least `threshold`. Two predictions of
@@ -42,14 +42,14 @@ def precision_recall(
       out of the mean recall. Public scripts divide by zero there; it does not happen on whole areas.
 
     Args:
-        scans: rooms, consumed once.
+        scans: rooms, or what `instance_overlaps` made of them; consumed once.
         classes: names by class index.
         threshold: IoU.
     """
     true, predicted, instances = (np.zeros(len(classes), np.int64) for _ in range(3))
     for scan in scans:
-        table = instance_overlaps(scan)
-        found = np.asarray(scan.predictions.class_index, np.int64)
+        table = scan if isinstance(scan, InstanceOverlaps) else instance_overlaps(scan)
+        found = table.class_index.astype(np.int64)
         if max(found.max(initial=0), int(table.gt_class.max(initial=0))) >= len(classes):
             raise InputError(f"a class index is beyond the {len(classes)} classes evaluated: map classes to {', '.join(classes)}")
         same = table.gt_class[table.pair_gt] == found[table.pair_prediction]
@@ -68,21 +68,3 @@ def precision_recall(
         dict(zip(classes, precision.tolist(), strict=True)), dict(zip(classes, recall.tolist(), strict=True)),
         dict(zip(classes, instances.tolist(), strict=True)),
     )
-
-
-def six_fold(areas: Mapping[int, Iterable[Scan]], classes: Sequence[str] = S3DIS_CLASSES) -> PrecisionRecall:
-    """mPrec and mRec of the six-fold cross-validation: the rooms of all areas counted together.
-
-    Args:
-        areas: scans of each area, each predicted by the network that has not seen that area.
-        classes: names by class index.
-
-    Raises:
-        InputError: an area is missing or unknown.
-    """
-    if set(areas) != set(AREAS):
-        raise InputError(
-            f"six folds need the areas {', '.join(map(str, AREAS))}, there are {', '.join(map(str, sorted(areas))) or 'none'}: "
-            "evaluate every area with the network trained on the others, or use precision_recall for some"
-        )
-    return precision_recall((scan for area in AREAS for scan in areas[area]), classes)

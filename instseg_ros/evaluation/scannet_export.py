@@ -1,12 +1,11 @@
 """ScanNet's instance benchmark in files: predictions as it wants them submitted, ground truth as its script reads it."""
 
-__all__ = ["read_ground_truth", "read_submission", "scan_predictions", "write_ground_truth", "write_submission"]
+__all__ = ["read_ground_truth", "read_submission", "write_ground_truth", "write_submission"]
 
 from pathlib import Path
 
 import numpy as np
 
-from instseg_ros.datasets.labelled_points import ScanPoints
 from instseg_ros.datasets.raw_files import check_file
 from instseg_ros.errors import DataError
 from instseg_ros.evaluation.instances import Predictions
@@ -15,19 +14,6 @@ from instseg_ros.labels import BACKGROUND, IGNORE, class_to_nyu40, nyu40_to_clas
 MASK_FOLDER = "predicted_masks"
 INSTANCES_PER_LABEL = 1000
 """A vertex of ground truth holds label * 1000 + instance."""
-
-
-def scan_predictions(
-    voxel_instance: np.ndarray, points: ScanPoints, ids: np.ndarray, class_index: np.ndarray, score: np.ndarray
-) -> Predictions:
-    """Predictions over the vertices (or points) of a scan from an instance id per voxel of its scene.
-
-    Args:
-        voxel_instance: [N] ids; what is not in `ids` is no instance.
-        points: of the scene (`instseg convert` writes them).
-        ids, class_index, score: [P] of each instance.
-    """
-    return Predictions.from_map(np.asarray(voxel_instance)[points.voxel_of_point], ids, class_index, score)
 
 
 def write_submission(folder: Path | str, scene: str, predictions: Predictions, vertices: int) -> Path:

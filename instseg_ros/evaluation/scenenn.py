@@ -5,6 +5,7 @@ __all__ = ["SCENENN_CLASSES", "scenenn_map50"]
 from collections.abc import Iterable
 
 from instseg_ros.evaluation.instances import Scan
+from instseg_ros.evaluation.overlap import InstanceOverlaps
 from instseg_ros.evaluation.voc import VocResult, voc_average_precision
 
 SCENENN_CLASSES = ("wall", "floor", "cabinet", "bed", "chair", "sofa", "table", "desk", "television", "prop")
@@ -12,7 +13,7 @@ SCENENN_CLASSES = ("wall", "floor", "cabinet", "bed", "chair", "sofa", "table", 
 anything else (other NYU40 classes of the data set)."""
 
 
-def scenenn_map50(scans: Iterable[Scan]) -> VocResult:
+def scenenn_map50(scans: Iterable[Scan | InstanceOverlaps]) -> VocResult:
     """AP at IoU 0.5 per class (area under the curve), and the mean over classes.
 
     The papers name the measure and no more, and no public code of theirs computes it; the area under the VOC curve is the

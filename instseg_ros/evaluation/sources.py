@@ -1,6 +1,6 @@
 """Where evaluation cases come from: simulated rooms and the house, rendered and fused on first use, and files of labelled voxels."""
 
-__all__ = ["CaseSource", "HouseSource", "RoomSource", "SceneSource", "house_source", "room_sources", "scene_sources"]
+__all__ = ["CaseSource", "HouseSource", "RoomSource", "SceneSource", "house_source", "room_sources", "scene_case", "scene_sources"]
 
 import hashlib
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ import numpy as np
 from instseg_ros.config import FusionConfig
 from instseg_ros.datasets.house import load_house
 from instseg_ros.datasets.rooms import Room, compose_room
-from instseg_ros.datasets.scenes import label_voxels, load_scene
+from instseg_ros.datasets.scenes import VoxelScene, label_voxels, load_scene
 from instseg_ros.datasets.simulate import simulate_sequence
 from instseg_ros.errors import DataError
 from instseg_ros.evaluation.cases import FRAME_ID, Case, build_case, cached_case
@@ -108,9 +108,14 @@ class SceneSource:
             raise DataError(f"{self.path} holds no voxel: take it out of the folder")
         if abs(scene.voxel_size_m - self.voxel_size_m) > 1e-6:
             raise DataError(f"{self.path} has voxels of {scene.voxel_size_m} m, the first scene of {self.voxel_size_m} m: one folder per size")
-        ones = np.ones(len(scene), np.float32)
-        final = MapUpdate(scene.coords, scene.colors, ones, scene.voxel_size_m, FRAME_ID, full=True)
-        return Case(self.name, [final], final, GroundTruth.of(scene.coords, scene.class_index, scene.instance, scene.voxel_size_m))
+        return scene_case(self.name, scene)
+
+
+def scene_case(name: str, scene: VoxelScene) -> Case:
+    """A scene as one full update, its voxels in their order."""
+    ones = np.ones(len(scene), np.float32)
+    final = MapUpdate(scene.coords, scene.colors, ones, scene.voxel_size_m, FRAME_ID, full=True)
+    return Case(name, [final], final, GroundTruth.of(scene.coords, scene.class_index, scene.instance, scene.voxel_size_m))
 
 
 def scene_sources(folder: Path, count: int | None = None) -> list[SceneSource]:

@@ -27,7 +27,7 @@ class VocResult:
 
 
 def voc_average_precision(
-    scans: Iterable[Scan], classes: Sequence[str], threshold: float, recalls: Sequence[float] | None = None,
+    scans: Iterable[Scan | InstanceOverlaps], classes: Sequence[str], threshold: float, recalls: Sequence[float] | None = None,
 ) -> VocResult:
     """AP at one IoU threshold.
 
@@ -38,7 +38,7 @@ def voc_average_precision(
       (VOC 2010 and later); with `recalls`, the mean of that precision at these recalls.
 
     Args:
-        scans: consumed once.
+        scans: consumed once; or what `instance_overlaps` made of them.
         classes: names by class index.
         threshold: IoU.
         recalls: see above.
@@ -49,13 +49,13 @@ def voc_average_precision(
     found: list[list[tuple[np.ndarray, np.ndarray]]] = [[] for _ in classes]
     instances = np.zeros(len(classes), np.int64)
     for scan in scans:
-        table = instance_overlaps(scan)
-        predicted = np.asarray(scan.predictions.class_index, np.int64)
+        table = scan if isinstance(scan, InstanceOverlaps) else instance_overlaps(scan)
+        predicted = table.class_index.astype(np.int64)
         if max(predicted.max(initial=0), int(table.gt_class.max(initial=0))) >= len(classes):
             raise InputError(f"a class index is beyond the {len(classes)} classes evaluated: map classes to {', '.join(classes)}")
         instances += np.bincount(table.gt_class, minlength=len(classes))
         for c, parts in enumerate(found):
-            parts.append(_hits(table, np.flatnonzero((predicted == c) & (table.size > 0)), scan.predictions.score, c, threshold))
+            parts.append(_hits(table, np.flatnonzero((predicted == c) & (table.size > 0)), c, threshold))
     per_class = np.full(len(classes), np.nan)
     for c in np.flatnonzero(instances).tolist():
         score, true = (np.concatenate([part[i] for part in found[c]]) for i in range(2))
@@ -66,9 +66,9 @@ def voc_average_precision(
     )
 
 
-def _hits(table: InstanceOverlaps, rows: np.ndarray, score: np.ndarray, c: int, threshold: float) -> tuple[np.ndarray, np.ndarray]:
+def _hits(table: InstanceOverlaps, rows: np.ndarray, c: int, threshold: float) -> tuple[np.ndarray, np.ndarray]:
     """Scores [n] and truth [n] of the predictions `rows` of a class in one scan, in falling order of score."""
-    rows = rows[np.argsort(-np.asarray(score, np.float64)[rows], kind="stable")]
+    rows = rows[np.argsort(-table.score[rows], kind="stable")]
     same = table.gt_class[table.pair_gt] == c
     # per prediction its pair of the largest IoU, the first of equal ones: the last writer wins in rising order
     order = np.flatnonzero(same)[np.lexsort((-table.pair_gt[same], table.pair_iou[same]))]
@@ -79,7 +79,7 @@ def _hits(table: InstanceOverlaps, rows: np.ndarray, score: np.ndarray, c: int, 
     _, first = np.unique(table.pair_gt[pair[hit]], return_index=True)
     true = np.zeros(len(rows), bool)
     true[hit[first]] = True
-    return np.asarray(score, np.float64)[rows], true
+    return table.score[rows], true
 
 
 def _area(true: np.ndarray, instances: int, recalls: Sequence[float] | None) -> float:

@@ -59,8 +59,11 @@ def join(patches):
     return np.concatenate(points), np.concatenate(faces), np.concatenate(labels)
 
 
-def write_scannet_scan(folder, alignment=None, labels_ply=True):
+def write_scannet_scan(folder, alignment=None, labels_ply=True, steps=(11, 7, 7, 5)):
     """A scan of four patches: floor, two chairs, something without annotation. Segments do not count from 0.
+
+    Args:
+        steps: vertices along an edge of each patch.
 
     Returns:
         points [V, 3] and patch [V] of each vertex.
@@ -68,8 +71,8 @@ def write_scannet_scan(folder, alignment=None, labels_ply=True):
     folder.mkdir(parents=True)
     name = folder.name
     points, faces, part = join([
-        patch((0.5, 0.5, 0.0), 1.0, 11, 0), patch((0.3, 0.3, 0.5), 0.3, 7, 1), patch((0.8, 0.8, 0.5), 0.3, 7, 2),
-        patch((0.2, 0.8, 0.9), 0.2, 5, 3),
+        patch((0.5, 0.5, 0.0), 1.0, steps[0], 0), patch((0.3, 0.3, 0.5), 0.3, steps[1], 1), patch((0.8, 0.8, 0.5), 0.3, steps[2], 2),
+        patch((0.2, 0.8, 0.9), 0.2, steps[3], 3),
     ])
     xyz = [(c, "f4", points[:, k]) for k, c in enumerate("xyz")]
     rgba = [(c, "u1", v) for c, v in (("red", 10 + part), ("green", 20 + part), ("blue", 30 + part), ("alpha", 255))]

@@ -5,13 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from instseg_ros.datasets.labelled_points import ScanPoints
 from instseg_ros.errors import DataError
 from instseg_ros.evaluation.instances import Predictions, Scan, average_precision
 from instseg_ros.evaluation.scannet_export import (
     read_ground_truth,
     read_submission,
-    scan_predictions,
     write_ground_truth,
     write_submission,
 )
@@ -48,13 +46,6 @@ def test_a_second_run_leaves_no_old_masks(tmp_path):
         predictions = Predictions.from_masks([np.ones(4, bool)] * count, np.full(count, CHAIR, np.uint8), np.ones(count))
         write_submission(tmp_path, "a", predictions, 4)
     assert [p.name for p in (tmp_path / "predicted_masks").iterdir()] == ["a_000.txt"]
-
-
-def test_voxels_are_projected_onto_vertices():
-    points = ScanPoints(np.array([0, 0, 1, 2, 2, 2]), np.zeros(6, np.int32), np.zeros(6, np.int32), {})
-    predictions = scan_predictions(np.array([7, 0, 9]), points, np.array([7, 9]), np.array([CHAIR, TABLE], np.uint8), np.array([0.2, 0.8]))
-    assert predictions.members[predictions.owner == 0].tolist() == [0, 1]
-    assert predictions.members[predictions.owner == 1].tolist() == [3, 4, 5]
 
 
 def test_ground_truth_of_the_benchmark(tmp_path):
