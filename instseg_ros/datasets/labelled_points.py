@@ -5,7 +5,7 @@ __all__ = ["LabelledPoints", "ScanPoints", "level_by_floor", "load_scan_points",
 import json
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,8 @@ from instseg_ros.mapping.update import voxel_coords
 SAMPLES_PER_VOXEL = 2.0
 """Samples along a voxel's edge on the faces of a mesh, so that large faces leave no holes."""
 MAX_TILT_DEG = 45.0
+FLOOR_PERCENT = 1.0
+"""This share of the points may lie below the floor: reflections and noise."""
 
 
 @dataclass
@@ -72,7 +74,9 @@ class ScanPoints:
 def to_scene(scan: LabelledPoints, voxel_size_m: float) -> tuple[VoxelScene, ScanPoints]:
     """Voxelise a scan: majority labels and mean colours.
 
-    The faces of a mesh are sampled too, each sample with labels and colour of its nearest corner.
+    The faces of a mesh are sampled too, each sample with labels and colour of its nearest corner. The scene is moved up or down so that
+    the floor, taken to be the height above which 99 % of the points lie, is at 0, which is where networks look for it; `floor_z_m` in the
+    scene's metadata is its height in the frame of the scan.
 
     Args:
         scan: the points.
@@ -88,6 +92,8 @@ def to_scene(scan: LabelledPoints, voxel_size_m: float) -> tuple[VoxelScene, Sca
             raise DataError(f"{scan.name} has {count} points, but {len(getattr(scan, name))} entries in {name}: its files do not belong together")
     hidden = np.isin(scan.class_index, (*BACKGROUND, IGNORE))
     instance = np.where(hidden, -1, scan.instance).astype(np.int32)
+    floor_z_m = float(np.percentile(scan.points_m[:, 2], FLOOR_PERCENT, method="lower")) if count else 0.0
+    scan = replace(scan, points_m=scan.points_m - [0.0, 0.0, floor_z_m])
     points_m, vertex = scan.points_m, np.arange(count)
     if scan.faces is not None and len(scan.faces):
         on_faces = [_nearest_corners(scan, points, weights) for points, weights in _samples(scan, voxel_size_m)]
@@ -96,7 +102,7 @@ def to_scene(scan: LabelledPoints, voxel_size_m: float) -> tuple[VoxelScene, Sca
     voxels = vote_voxels(points_m, scan.colors[vertex], scan.class_index[vertex], instance[vertex], voxel_size_m)
     numbers = np.unique(voxels.instance[voxels.instance >= 0])
     names = {str(n): scan.label_names.get(int(scan.label[instance == n][0]), "") for n in numbers}
-    metadata = {**scan.metadata, "voxels_from": "points" if scan.faces is None else "mesh", "instance_names": names}
+    metadata = {**scan.metadata, "voxels_from": "points" if scan.faces is None else "mesh", "instance_names": names, "floor_z_m": floor_z_m}
     scene = VoxelScene(scan.name, voxel_size_m, voxels.coords, voxels.colors, voxels.class_index, voxels.instance, metadata)
     back = voxels.voxel_of_point[:count].astype(np.int32)
     return scene, ScanPoints(back, scan.label.astype(np.int32), scan.instance.astype(np.int32), scan.label_names)

@@ -25,6 +25,7 @@ S3DIS_TO_CLASS = {
 """Class index of each: ceiling, beam and column count as wall; a board is none of the 20, nor is clutter."""
 CLUTTER = S3DIS_NAMES.index("clutter")
 CURE = "unpack Stanford3dDataset_v1.2_Aligned_Version.zip again, and name its folder, or one Area_k or room in it"
+_OBJECT = re.compile(r"[A-Za-z]+_\d+\.txt")
 MAX_DAMAGED_LINES = 10
 """More lines than this that are not six numbers mean that the file is something else."""
 
@@ -46,7 +47,8 @@ def read_s3dis(room: Path | str) -> LabelledPoints:
     """One room, from the files `Annotations/<class>_<n>.txt` of its objects: lines of x y z r g b.
 
     Every object is an instance, those of ceiling, floor, walls and clutter too. Names beyond the 13 ("stairs") count as clutter, as
-    is usual. Lines that are damaged are left out and named in `metadata["damaged_lines"]`: the release has one with a control
+    is usual. Files of other names are left out (`metadata["files_left_out"]`): in Area_5/office_36 of the release a `wall_3 (1).txt` lies
+    beside `wall_3.txt`. Lines that are damaged are left out and named in `metadata["damaged_lines"]`: the release has one with a control
     character within a number, line 180389 of Area_5/hallway_6/Annotations/ceiling_1.txt.
 
     Args:
@@ -56,7 +58,8 @@ def read_s3dis(room: Path | str) -> LabelledPoints:
         DataError: a file is missing, or is not lines of six numbers.
     """
     room = Path(room)
-    files = sorted((room / "Annotations").glob("*_*.txt"), key=_by_number)
+    there = sorted((room / "Annotations").glob("*.txt"))
+    files = sorted((path for path in there if _OBJECT.fullmatch(path.name)), key=_by_number)
     if not files:
         raise DataError(f"{room / 'Annotations'} holds no <class>_<n>.txt: {CURE}")
     parts, labels, damaged = [], [], []
@@ -72,7 +75,7 @@ def read_s3dis(room: Path | str) -> LabelledPoints:
     classes = np.array([S3DIS_TO_CLASS[name] for name in S3DIS_NAMES], np.uint8)[label]
     metadata: dict[str, Any] = {
         "dataset": "s3dis", "area": room.resolve().parent.name, "label_names": list(S3DIS_NAMES), "objects": [f.stem for f in files],
-        "damaged_lines": damaged,
+        "damaged_lines": damaged, "files_left_out": [path.name for path in there if path not in files],
     }
     return LabelledPoints(
         f"{metadata['area']}_{room.resolve().name}", values[:, :3], np.clip(values[:, 3:], 0, 255).astype(np.uint8), classes, owner, label,
@@ -82,7 +85,7 @@ def read_s3dis(room: Path | str) -> LabelledPoints:
 
 def _by_number(path: Path) -> tuple[str, int]:
     name, _, number = path.stem.rpartition("_")
-    return name, int(number) if number.isdigit() else -1
+    return name, int(number)
 
 
 def _read_points(path: Path) -> tuple[np.ndarray, list[tuple[int, str]]]:

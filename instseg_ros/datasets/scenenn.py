@@ -77,14 +77,18 @@ def _read_annotation(path: Path) -> tuple[dict[int, str], dict[int, int]]:
     if b"<!DOCTYPE" in content or b"<!ENTITY" in content:
         raise DataError(f"{path} defines entities, which no annotation does: {CURE}")
     texts: dict[int, str] = {}
+    named = False
     classes: dict[int, int] = {}
     try:
         for label in ElementTree.fromstring(content).iter("label"):
             number = int(label.attrib["id"])
             texts[number] = label.attrib.get("text", "")
+            named |= "nyu_class" in label.attrib
             classes[number] = nyu40_of_name(label.attrib.get("nyu_class", ""))
     except (ElementTree.ParseError, KeyError, ValueError) as error:
         raise DataError(f"{path} is no annotation ({type(error).__name__} {error}): {CURE}") from error
     if not classes:
         raise DataError(f"{path} names no labels: {CURE}")
+    if not named:
+        raise DataError(f"{path} has no nyu_class in any label, so that nothing would have a class: {CURE}")
     return texts, classes

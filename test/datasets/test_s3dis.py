@@ -64,6 +64,17 @@ def test_a_damaged_line_is_left_out_and_named(tmp_path, damage):
     assert file == "hallway_6/Annotations/chair_1.txt" and number == 11 and text.isprintable()
 
 
+def test_copies_and_hidden_files_are_no_objects(tmp_path):
+    """Area_5/office_36 of the release has a `wall_3 (1).txt` beside its `wall_3.txt`; unpacking on a Mac leaves `._chair_1.txt`."""
+    written = write_room(tmp_path / "Area_5", "office_36", {"wall_3": ((0, 0, 0), 20), "wall_3 (1)": ((0, 0, 0), 20), "chair_1": ((1, 1, 0), 10)})
+    annotations = tmp_path / "Area_5" / "office_36" / "Annotations"
+    (annotations / "._chair_1.txt").write_bytes(b"\x00\x05\x16\x07")
+    scan = read_s3dis(tmp_path / "Area_5" / "office_36")
+    assert scan.metadata["objects"] == ["chair_1", "wall_3"] and len(scan.points_m) == 30
+    assert scan.metadata["files_left_out"] == ["._chair_1.txt", "wall_3 (1).txt"]
+    assert np.allclose(scan.points_m[scan.instance == 1], written["wall_3"][:, :3])
+
+
 def test_files_of_something_else_are_refused(tmp_path):
     write_room(tmp_path / "Area_1", "office_2", OBJECTS)
     room = tmp_path / "Area_1" / "office_2"

@@ -4,10 +4,11 @@ import json
 
 import numpy as np
 import pytest
-from raw_writers import LFS_POINTER, TSV, write_scannet_scan
+from raw_writers import LFS_POINTER, TSV, write_ply, write_scannet_scan
 
 from instseg_ros.datasets.labelled_points import to_scene
 from instseg_ros.datasets.nyu40 import NYU40_NAMES, class_of_name, nyu40_of_name, read_label_map
+from instseg_ros.datasets.raw_files import read_ply
 from instseg_ros.datasets.scannet import find_scannet, read_scannet, read_split
 from instseg_ros.errors import DataError
 from instseg_ros.labels import CLASS_NAMES, IGNORE, NYU40_IDS
@@ -77,6 +78,20 @@ def test_a_test_scan_has_no_labels(tmp_path, label_map):
     (tmp_path / "scene0707_00" / "scene0707_00.aggregation.json").unlink()
     scan = read_scannet(tmp_path / "scene0707_00", label_map)
     assert (scan.class_index == IGNORE).all() and (scan.instance == -1).all() and scan.metadata["annotated"] is False
+
+
+def test_ids_beyond_the_forty_classes_are_no_label(tmp_path):
+    """The labels.ply of scene0270_00 and scene0384_00 of the release hold 50 and 149."""
+    folder = tmp_path / "scene0270_00"
+    write_scannet_scan(folder)
+    path = folder / "scene0270_00_vh_clean_2.labels.ply"
+    mesh = read_ply(path, "")
+    labels = np.where(mesh.vertices["label"] == 5, 149, mesh.vertices["label"])
+    write_ply(path, [(c, "f4", mesh.vertices[c]) for c in "xyz"] + [("label", "u2", labels)], mesh.faces)
+    scan = read_scannet(folder)
+    assert set(scan.class_index[scan.label == 149].tolist()) == {IGNORE} and (scan.class_index[scan.label == 2] == FLOOR).all()
+    scene, points = to_scene(scan, 0.05)
+    assert (scene.instance == -1).all() and set(points.class_of(CLASS_NAMES)[scan.label == 149].tolist()) == {IGNORE}
 
 
 def test_files_that_do_not_fit_are_refused(tmp_path, label_map):

@@ -61,6 +61,7 @@ def test_missing_and_damaged_annotations_are_refused(tmp_path):
     mesh, xml = tmp_path / "016" / "016.ply", tmp_path / "016" / "016.xml"
     for content, message in (
         (XML[:200], "no annotation"), (LFS_POINTER, "git lfs pull"), (XML.replace('id="21"', 'id="x"'), "no annotation"),
+        (XML.replace("nyu_class", "class"), "no nyu_class"),
         ("<annotation/>", "names no labels"), ('<!DOCTYPE a [<!ENTITY b "c">]>' + XML, "entities"),
     ):
         xml.write_text(content)

@@ -107,3 +107,22 @@ def test_the_floor_is_levelled(seed):
 def test_without_floor_the_axis_named_goes_up():
     R = level_by_floor(np.zeros((3, 3)), np.zeros(3, bool), np.array([0.0, -1.0, 0.0]))
     assert np.allclose(R @ [0, -1, 0], [0, 0, 1])
+
+
+@pytest.mark.parametrize("height_m", [0.0, 7.3, -1.6])
+def test_scenes_stand_on_their_floor(height_m):
+    """S3DIS gives heights in the frame of the building, NYUv2 below the camera, SceneNN anywhere: networks read the height above the floor."""
+    rng = np.random.default_rng(0)
+    floor = rng.uniform(0, 4, (3000, 3)) * [1, 1, 0] + [0, 0, 0.001]
+    chair = rng.uniform(0, 0.4, (500, 3)) + [1, 1, 0.4]
+    noise = np.array([[2.0, 2.0, -3.0]])  # below the floor, as mirrors make it
+    points = np.concatenate([floor, chair, noise]) + [0, 0, height_m]
+    count = len(points)
+    label = np.repeat([1, 4, 255], [3000, 500, 1])
+    instance = np.repeat([-1, 0, -1], [3000, 500, 1]).astype(np.int32)
+    colors, names = np.zeros((count, 3), np.uint8), {1: "floor", 4: "chair"}
+    scan = LabelledPoints("s", points, colors, label.astype(np.uint8), instance, label.astype(np.int32), names)
+    scene, back = to_scene(scan, 0.05)
+    assert set(scene.coords[scene.class_index == 1, 2].tolist()) == {0}
+    assert scene.coords[scene.class_index == 4, 2].min() in (7, 8) and scene.coords[scene.class_index == 4, 2].max() in (15, 16)
+    assert scene.metadata["floor_z_m"] == pytest.approx(height_m + 0.001) and len(back.voxel_of_point) == count
