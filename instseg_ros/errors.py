@@ -1,6 +1,6 @@
 """The errors of the package: every one names its cause and its cure."""
 
-__all__ = ["ConfigError", "DataError", "InputError", "InstSegError", "MissingDependencyError", "WeightsError", "require"]
+__all__ = ["BusyError", "ConfigError", "DataError", "InputError", "InstSegError", "MissingDependencyError", "WeightsError", "require"]
 
 import importlib
 from types import ModuleType
@@ -12,6 +12,10 @@ class InstSegError(Exception):
 
 class InputError(InstSegError, ValueError):
     """A message, cloud or map update is malformed; what it was meant for is left unchanged."""
+
+
+class BusyError(InstSegError, RuntimeError):
+    """Something runs still that has to end first; nothing has changed."""
 
 
 class ConfigError(InstSegError, ValueError):

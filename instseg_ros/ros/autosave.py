@@ -53,7 +53,7 @@ class Autosave:
         """What was resumed from, for the diagnostics."""
         self._monitor, self._on_error = monitor, on_error
         self._changed = False
-        self._next = 0.0
+        self._begun: float | None = None
         self._saved_at: float | None = None
         self._thread: threading.Thread | None = None
         self._writing = threading.Lock()
@@ -62,7 +62,7 @@ class Autosave:
         """There is something new to save; `at_once`: without waiting for the period to end."""
         self._changed = True
         if at_once:
-            self._next = 0.0
+            self._begun = None
 
     def due(self, period_s: float, take: Callable[[], State]) -> float | None:
         """Save if it is time to; called by the worker between two updates.
@@ -72,12 +72,12 @@ class Autosave:
         """
         if self.path is None or not self._changed:
             return None
-        wait_s = self._next - time.monotonic()
+        wait_s = 0.0 if self._begun is None else self._begun + period_s - time.monotonic()
         if wait_s > 0.0:
             return wait_s
         if self._thread is not None and self._thread.is_alive():
             return 0.1
-        self._changed, self._next = False, time.monotonic() + period_s
+        self._changed, self._begun = False, time.monotonic()
         self._thread = threading.Thread(target=self._save, args=(self._copy(take),), name="autosave", daemon=True)
         self._thread.start()
         return period_s  # to try again if it fails

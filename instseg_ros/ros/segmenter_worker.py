@@ -69,20 +69,28 @@ class SegmenterWorker:
         self.paused = False
         self.voxels = 0
         self.instances = 0
-        self._thread = Worker("segmenter", queue.ready, self._step, self._has_work, self._failed)
+        self._thread: Worker | None = None
 
     @property
     def frame_id(self) -> str:
         """Frame of the map; empty as long as there is none."""
         return self._segmenter.map.frame_id
 
+    @property
+    def running(self) -> bool:
+        """Whether the thread is there, if only to end what it does."""
+        return self._thread is not None and self._thread.running
+
     def start(self) -> None:
-        """Start the thread."""
+        """Start the thread: for the first time, or again after a `stop` that ended it."""
+        self._thread = Worker("segmenter", self._queue.ready, self._step, self._has_work, self._failed)
         self._thread.start()
 
     def stop(self) -> bool:
         """End the thread after what it is doing, and save; False if it did not end in time."""
-        ended = self._thread.stop()
+        ended = self._thread is None or self._thread.stop()
+        if ended:
+            self._thread = None  # which would keep this worker, and so the network, in memory
         self._autosave.finish(self._state if ended and self._sound else None)
         return ended
 
@@ -184,6 +192,8 @@ class SegmenterWorker:
 
     def _call(self, call: Callable[[], T], timeout_s: float) -> T | None:
         """The result of a call made by the worker; None if it did not get to it in time, or failed."""
+        if not self.running:  # then nobody else touches the map
+            return call()
         done = threading.Event()
         cancelled = threading.Event()
         results: list[T] = []

@@ -30,6 +30,11 @@ class Worker:
         self._stopping = False
         self._thread = threading.Thread(target=self._loop, name=name, daemon=True)
 
+    @property
+    def running(self) -> bool:
+        """Whether the thread is there, if only to end its last step."""
+        return self._thread.is_alive()
+
     def start(self) -> None:
         """Start the thread."""
         self._thread.start()
@@ -39,12 +44,12 @@ class Worker:
         with self._ready:
             self._stopping = True
             self._ready.notify_all()
-        if self._thread.is_alive():
+        if self.running:
             self._thread.join(timeout_s)
-        return not self._thread.is_alive()
+        return not self.running
 
     def _loop(self) -> None:
-        wait_s: float | None = None
+        wait_s: float | None = 0.0  # the first step looks what is due, from before a stop too
         while True:
             with self._ready:
                 if not self._stopping and not self._has_work():

@@ -188,7 +188,7 @@ def test_a_gap_is_healed_by_the_fusion_node(bench, tmp_path):
     segmenter, fusion = start_pair(bench, tmp_path)
     voxels = segmenter.worker.voxels
     send = bench.sender()
-    stamp_ns = segmenter._last_stamp_ns
+    stamp_ns = segmenter.inputs.last_stamp_ns
     send(replace(update(1000, block(500)), stamp_ns=stamp_ns + 1))
     bench.until(lambda: segmenter.monitor.counts["sequence_gaps"] == 1, "the gap")
     bench.until(lambda: segmenter.monitor.counts["full_requests"] >= 1, "the request")
