@@ -1,5 +1,7 @@
 """Segments a growing map: the segmenter node, with `rgbd:=true` the fusion node before it, with `rviz:=true` RViz.
 
+With `lifecycle:=true` the segmenter is a managed node; the launch file configures and activates it unless `autostart:=false`.
+
 What is given on the command line counts before `params_file`, that before `preset`, that before config/segmenter.yaml and
 config/fusion.yaml, and those before the nodes' own defaults.
 
@@ -11,10 +13,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ament_index_python.packages import get_package_share_directory
-from launch.actions import DeclareLaunchArgument, LogInfo, OpaqueFunction
+from launch.actions import DeclareLaunchArgument, EmitEvent, LogInfo, OpaqueFunction, RegisterEventHandler
+from launch.events import matches_action
 from launch.substitutions import LaunchConfiguration
-from launch_ros.actions import Node
+from launch_ros.actions import LifecycleNode, Node
+from launch_ros.event_handlers import OnStateTransition
+from launch_ros.events.lifecycle import ChangeState
 from launch_ros.parameter_descriptions import ParameterValue
+from lifecycle_msgs.msg import Transition
 
 from launch import LaunchContext, LaunchDescription
 
@@ -103,6 +109,12 @@ ARGUMENTS = (
         "rviz", default_value="false", choices=YES_NO, description="open RViz on the labelled cloud, boxes and texts"
     ),
     DeclareLaunchArgument("rviz_config", default_value=str(SHARE / "config" / "instseg.rviz"), description="RViz file"),
+    DeclareLaunchArgument(
+        "lifecycle", default_value="false", choices=YES_NO, description="start the segmenter as a managed node (docs/ros.md, Lifecycle)"
+    ),
+    DeclareLaunchArgument(
+        "autostart", default_value="true", choices=YES_NO, description="with lifecycle: configure and activate the segmenter here"
+    ),
     DeclareLaunchArgument("namespace", default_value="", description="namespace of both nodes"),
     DeclareLaunchArgument("use_sim_time", default_value="false", choices=YES_NO, description="take the time from /clock"),
     DeclareLaunchArgument(
@@ -162,19 +174,36 @@ def parameters_for(context: LaunchContext, node: str) -> list:
     return [*map(str, files), values]
 
 
-def node_action(context: LaunchContext, name: str, topics: tuple[str, ...]) -> Node:
+def node_action(context: LaunchContext, name: str, topics: tuple[str, ...], managed: bool = False) -> Node:
     """One of our nodes with its parameters and remapped topics."""
     remappings = [(topic, value_of(context, topic)) for topic in topics if value_of(context, topic) != topic]
-    return Node(
+    return (LifecycleNode if managed else Node)(
         package="instseg_ros",
-        executable=f"{name}_node",
+        executable=f"lifecycle_{name}_node" if managed else f"{name}_node",
         name=name,
         namespace=value_of(context, "namespace"),
         output="screen",
         parameters=parameters_for(context, name),
         remappings=remappings,
         arguments=["--ros-args", "--log-level", value_of(context, "log_level")],
+        sigterm_timeout="30",  # at Ctrl-C the node ends its update and saves the state; after 5 s it would be killed at that
     )
+
+
+def autostart(node: LifecycleNode) -> list:
+    """Configures a managed node and, once that has succeeded, activates it."""
+
+    def transition(number: int) -> EmitEvent:
+        return EmitEvent(event=ChangeState(lifecycle_node_matcher=matches_action(node), transition_id=number))
+
+    configured = OnStateTransition(
+        target_lifecycle_node=node,
+        start_state="configuring",
+        goal_state="inactive",
+        entities=[transition(Transition.TRANSITION_ACTIVATE)],
+        handle_once=True,
+    )
+    return [RegisterEventHandler(configured), transition(Transition.TRANSITION_CONFIGURE)]
 
 
 def rviz_action(context: LaunchContext) -> Node:
@@ -198,7 +227,11 @@ def rviz_action(context: LaunchContext) -> Node:
 
 def start(context: LaunchContext) -> list:
     """What the arguments ask for."""
-    actions: list = [node_action(context, "segmenter", INPUTS)]
+    managed = value_of(context, "lifecycle") == "true"
+    segmenter = node_action(context, "segmenter", INPUTS, managed)
+    actions: list = [segmenter]
+    if managed and value_of(context, "autostart") == "true":
+        actions += autostart(segmenter)
     if value_of(context, "rgbd") == "true":
         actions.append(node_action(context, "fusion", ("map_updates", "depth", "color", "camera_info", "pose")))
     if value_of(context, "rviz") == "true":

@@ -1,6 +1,7 @@
 """The package as a whole: one version, every message built, settings files that the nodes accept, a command that starts."""
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -29,6 +30,17 @@ def test_every_message_and_service_is_built():
     listed = set(re.findall(r'"((?:msg|srv)/\w+\.(?:msg|srv))"', (ROOT / "CMakeLists.txt").read_text()))
     there = {f"{path.parent.name}/{path.name}" for pattern in ("msg/*.msg", "srv/*.srv") for path in ROOT.glob(pattern)}
     assert listed == there
+
+
+def test_every_executable_is_installed_and_starts_what_it_names():
+    cmake = (ROOT / "CMakeLists.txt").read_text()
+    there = sorted((ROOT / "scripts/bin").iterdir())
+    assert sorted(re.findall(r"scripts/bin/(\w+)", cmake)) == [path.name for path in there]
+    for path in there:
+        assert os.access(path, os.X_OK), f"{path.name} is not executable"
+        module = re.search(r"^from (instseg_ros\S*) import main$", path.read_text(), re.M)
+        assert module is not None and (ROOT / (module[1].replace(".", "/") + ".py")).is_file()
+        assert module[1].endswith((path.name, "cli"))
 
 
 def test_packages_that_messages_use_are_dependencies():
