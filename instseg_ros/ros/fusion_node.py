@@ -75,8 +75,7 @@ class FusionNode(Node):
         self.create_timer(config.diagnostics_period_s, self._publish_diagnostics)
         if self._player is None:
             self._subscribe(config.pose.source)
-        backward = Duration(nanoseconds=-max(1, int(config.max_backward_s * 1e9)))
-        threshold = JumpThreshold(min_forward=None, min_backward=backward, on_clock_change=False)
+        threshold = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=False)
         self._jump_handle = self.get_clock().create_jump_callback(threshold, post_callback=self._on_clock_jump)
         self.worker.start()
         if self._player is not None:
@@ -184,8 +183,10 @@ class FusionNode(Node):
     # Time.
 
     def _on_clock_jump(self, jump: TimeJump) -> None:
-        self._warn(f"the clock jumped back by {-jump.delta.nanoseconds / 1e9:.1f} s: the map is reset")
-        self._forget(announce=False)
+        back_s = -jump.delta.nanoseconds / 1e9
+        if back_s >= self.parameters.config.max_backward_s:
+            self._warn(f"the clock jumped back by {back_s:.1f} s: the map is reset")
+            self._forget(announce=False)
 
     def _forget(self, announce: bool, around_ns: int = 0, reach_ns: int = -1) -> None:
         """Begin a new map; of what waits, only what is as near as `reach_ns` to a moment belongs to it."""

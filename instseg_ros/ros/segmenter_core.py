@@ -208,9 +208,13 @@ class SegmenterCore(Node):
         self.worker.apply_settings(changed)
         if "output.colors" in changed:
             self.worker.repaint()
-        pipeline = any(name.startswith(("grouping.", "tracking.")) for name in changed)
-        hint = "; call ~/resegment_all to apply it to the whole map" if pipeline else ""
-        self.get_logger().info(f"{', '.join(changed)} set, in effect from the next update on{hint}")
+        effect = "in effect from the next update on"
+        if "grouping.bridge_voxels" in changed:  # by which the components of the whole map are kept
+            self.worker.resegment()
+            effect = "the whole map is segmented again"
+        elif any(name.startswith(("grouping.", "tracking.")) for name in changed):
+            effect += "; call ~/resegment_all to apply it to the whole map"
+        self.get_logger().info(f"{', '.join(changed)} set, {effect}")
 
     def _publish_diagnostics(self) -> None:
         problems = []

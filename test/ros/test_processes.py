@@ -90,3 +90,6 @@ def test_a_clock_that_jumps_back_resets_the_map(bench):
     send(update(0, block(10), stamp_s=20.0))
     bench.until(lambda: node.worker.voxels == 64, "a new map")
     assert node.monitor.counts["resets_by_time"] == 1
+    node.set_parameters([Parameter("input.max_backward_s", value=15.0)])
+    tick(10.0)
+    assert node.monitor.counts["resets_by_time"] == 1, "the parameter is in effect"

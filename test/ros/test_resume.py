@@ -7,6 +7,7 @@ import pytest
 from diagnostic_msgs.msg import DiagnosticArray
 from instseg_ros.msg import InstanceArray, InstanceEvent
 from instseg_ros.srv import GetInstance, ListInstances, LoadMap, RequestFull, SaveMap
+from rclpy.parameter import Parameter
 from ros_bench import block, update
 from sensor_msgs.msg import PointCloud2
 from std_srvs.srv import Trigger
@@ -137,6 +138,18 @@ def test_reset_is_saved_and_a_failed_save_is_said(bench, tmp_path):
     bench.until(lambda: node.monitor.counts["state_save_failures"] >= 2, "failures, and it goes on trying")
     said = diagnosis(bench, node)
     assert "saving the state" in said["state_error"] and said["state_saved_s_ago"] == "never" and node.worker.voxels == 64
+
+
+def test_a_period_that_is_set_counts_from_the_last_save(bench, tmp_path):
+    node = bench.segmenter(save_dir=str(tmp_path), **{**FILE, "state__period_s": 3600.0})
+    send = bench.sender()
+    for i in range(2):
+        send(update(i, block(20 * i)))
+        bench.until(lambda: node.worker._last_sequence == i and node.worker.instances == i + 1, "the update")  # noqa: B023
+        bench.until(lambda: node.monitor.counts["state_saves"] == 1, "the first save, and no other")
+    node.set_parameters([Parameter("state.period_s", value=0.05)])
+    bench.until(lambda: node.monitor.counts["state_saves"] == 2, "the second save")
+    assert load_state(tmp_path / "robot.instseg").sequence == 1
 
 
 def test_what_a_failed_update_leaves_is_not_saved(bench, tmp_path, monkeypatch):

@@ -321,6 +321,8 @@ def test_parameters_take_effect_while_running(bench):
     assert set_one("grouping.min_voxels", 100).successful
     bench.call(Trigger, "/segmenter/resegment_all")
     bench.until(lambda: node.worker.instances == 0, "64 voxels are too few now")
+    assert set_one("grouping.min_voxels", 10).successful and set_one("grouping.bridge_voxels", 4).successful
+    bench.until(lambda: node.worker.instances == 2, "the whole map is segmented again")
     refused = set_one("voxel_size_m", 0.1)
     assert not refused.successful and "read-only" in refused.reason
     assert not set_one("grouping.min_voxels", -1).successful
