@@ -278,6 +278,8 @@ def test_types_that_differ_and_graphs_without_sources(rclpy_qos):
     assert levels(found) == ["note", "note"] and "--remap" in found[0].cure and "docs/mappers.md" in found[1].cure
     both = ros_graph.Graph("/segmenter", {t: (CLOUD, Profile()) for t in ("/a", "/b")}, {t: [Endpoint(CLOUD)] for t in ("/a", "/b")})
     assert "at once" in list(ros_graph.check_inputs(both))[-1].text
+    (inactive,) = ros_graph.check_inputs(ros_graph.Graph("/robot/segmenter"))
+    assert inactive.level == "problem" and "ros2 lifecycle set /robot/segmenter configure" in inactive.cure
 
 
 @pytest.mark.parametrize(

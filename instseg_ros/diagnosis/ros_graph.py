@@ -150,8 +150,12 @@ class _Look:
 
 def check_inputs(graph: Graph) -> Iterator[Finding]:
     """Whether what the segmenter reads is published, with a type and a QoS that match."""
+    if graph.segmenter and not graph.subscriptions:
+        cure = f"`ros2 lifecycle set {graph.segmenter} configure`, then `activate`; else look again with --wait 10"
+        yield problem("graph", f"{graph.segmenter} runs and reads nothing, as a lifecycle node does that is not active", cure)
+        return
     if graph.segmenter:
-        yield ok("graph", f"{graph.segmenter} runs and reads {', '.join(graph.subscriptions) or 'nothing'}")
+        yield ok("graph", f"{graph.segmenter} runs and reads {', '.join(graph.subscriptions)}")
     else:
         cure = "start it, or name it with --node; --remap map_points:=TOPIC"
         yield note("graph", "no segmenter node is seen: topics are checked by their names", cure)
