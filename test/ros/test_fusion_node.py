@@ -186,6 +186,9 @@ def test_a_folder_is_played_into_the_segmenter(bench, tmp_path):
 
 def test_a_gap_is_healed_by_the_fusion_node(bench, tmp_path):
     segmenter, fusion = start_pair(bench, tmp_path)
+    bench.until(
+        lambda: segmenter.monitor.counts["updates_applied"] == fusion.monitor.counts["updates_published"], "every update is segmented"
+    )
     voxels = segmenter.worker.voxels
     send = bench.sender()
     stamp_ns = segmenter.inputs.last_stamp_ns
