@@ -45,13 +45,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the demo; 0 if every update was segmented."""
-    from instseg_ros.demo.environment import ensure_ros, isolate
+    from instseg_ros.live.environment import ensure_ros, isolate
 
     if not args.rate > 0 or not args.period > 0:
         raise ConfigError(f"--rate {args.rate} and --period {args.period} must be greater than 0")
     if args.weights is not None and not args.weights.is_file():
         raise ConfigError(f"--weights {args.weights}: there is no such file")
-    ensure_ros()
+    ensure_ros("the demo")
     out = args.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
     domain = isolate(out / "logs")
@@ -81,16 +81,16 @@ def _render(args: argparse.Namespace) -> tuple[Any, list[Any]]:
 
 def _perform(args: argparse.Namespace, out: Path, frames: list[Any]) -> Any:
     """Start the nodes, play the frames, wait for the last answer, and let the segmenter save its map."""
-    from instseg_ros.demo.processes import NodeProcesses
-    from instseg_ros.demo.recorder import BagRecorder
-    from instseg_ros.demo.stage import TOPICS, Stage
+    from instseg_ros.demo.camera import TOPICS, CameraStage
+    from instseg_ros.live.processes import NodeProcesses
+    from instseg_ros.live.recorder import BagRecorder
 
     segmenter = {"passes": args.passes, "save_dir": str(out), "output.points_period_s": 2.0, "output.diagnostics_period_s": 0.5}
     if args.weights is not None:
         segmenter["weights"] = str(args.weights.resolve())
     fusion = {"pose.frame": "map", "publish_period_s": args.period, "block_count": 4000, "diagnostics_period_s": 0.5}
     camera = {name: f"/camera/{name}" for name in ("depth", "color", "camera_info", "pose")}
-    with NodeProcesses() as nodes, BagRecorder(out / "bag", TOPICS) as bag, Stage(bag, nodes.check) as stage:
+    with NodeProcesses() as nodes, BagRecorder(out / "bag", TOPICS) as bag, CameraStage(bag, nodes.check) as stage:
         nodes.start("instseg_ros.ros.fusion_node", fusion, camera, out / "logs" / "fusion_node.log")
         nodes.start(
             "instseg_ros.ros.segmenter_node",
@@ -129,8 +129,8 @@ def _drain(stage: Any, args: argparse.Namespace) -> None:
 def _report(args: argparse.Namespace, out: Path, room: Any, saved: Any) -> dict[str, Any]:
     """Pictures and summary.json from the bag."""
     from instseg_ros.demo.pictures import write_demo_pictures
-    from instseg_ros.demo.replay import read_recording, states
     from instseg_ros.demo.summary import summarise
+    from instseg_ros.live.recording import read_recording, states
     from instseg_ros.report import write_report
 
     recording = read_recording(out / "bag")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from instseg_ros.demo.replay import State
+from instseg_ros.live.recording import State
 from instseg_ros.visual.pictures import MapPictures, beside, growth_strip, titled, write_gif, write_png
 
 GIF_FRAMES = 24

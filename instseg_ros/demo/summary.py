@@ -1,6 +1,6 @@
 """What `summary.json` says of a run."""
 
-__all__ = ["ID_SWITCH_RULE", "dropped", "percentiles", "summarise"]
+__all__ = ["ID_SWITCH_RULE", "summarise"]
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,9 +9,9 @@ import numpy as np
 
 from instseg_ros.datasets.scene_mesh import SceneMesh
 from instseg_ros.datasets.scenes import label_voxels
-from instseg_ros.demo.replay import Recording, State, latencies_ms
 from instseg_ros.evaluation.id_switches import IdConsistency
 from instseg_ros.labels import CLASS_NAMES, IGNORE, class_to_nyu40
+from instseg_ros.live.recording import Recording, State, dropped, latencies_ms, percentiles
 from instseg_ros.mapping.update import coord_keys
 
 ID_SWITCH_RULE = (
@@ -19,28 +19,6 @@ ID_SWITCH_RULE = (
     "whose voxels overlap with it by more than half (IoU over the whole map); a switch is a match to another id than the "
     "object's last match"
 )
-
-
-def percentiles(values: Sequence[float]) -> dict[str, float]:
-    """p50, p95 and max; NaN without values."""
-    if not len(values):
-        return dict.fromkeys(("p50", "p95", "max"), float("nan"))
-    p50, p95, top = np.percentile(values, (50, 95, 100))
-    return {"p50": round(float(p50), 1), "p95": round(float(p95), 1), "max": round(float(top), 1)}
-
-
-def dropped(diagnostics: Mapping[str, Mapping[str, str]]) -> dict[str, int]:
-    """What the nodes say they lost or refused, by cause; causes that did not happen are left out."""
-    causes: dict[str, int] = {}
-    for values in diagnostics.values():
-        for key, value in values.items():
-            if (
-                key.startswith(("dropped_", "refused", "poses_refused", "failures", "sequence_gaps"))
-                and value.isdigit()
-                and int(value)
-            ):
-                causes[key] = causes.get(key, 0) + int(value)
-    return causes
 
 
 def id_switches(states: Sequence[State], mesh: SceneMesh, voxel_size_m: float) -> IdConsistency:
@@ -84,7 +62,7 @@ def summarise(
         "answers": len(recording.answers),
         "voxels": len(states[-1].coords),
         "instances": len(states[-1].instances),
-        "events": recording.events,
+        "events": len(recording.events),
         "latency_ms": percentiles(list(latencies.values())),
         "update_period_ms": round(float(np.median(periods)), 1) if len(periods) else None,
         "drops": sum(causes.values()),

@@ -11,7 +11,7 @@ pytest.importorskip("rclpy", reason="rclpy is not installed (make build, or sour
 pytest.importorskip("instseg_ros.msg", reason="the messages are not built (make build, or colcon build)")
 
 from instseg_ros.config import ModelConfig
-from instseg_ros.demo.replay import read_recording, states
+from instseg_ros.live.recording import read_recording, states
 from instseg_ros.models.network import InstanceNet
 from instseg_ros.models.weights import save_weights
 from instseg_ros.visual.ply import read_labelled_ply

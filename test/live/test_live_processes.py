@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from instseg_ros.demo.processes import STOP_S, NodeProcess, NodeProcesses
 from instseg_ros.errors import InstSegError
+from instseg_ros.live.processes import STOP_S, NodeProcess, NodeProcesses
 
 NODES = {
     "polite_node": (
@@ -52,7 +52,7 @@ def alive(pid):
 
 
 def test_leaving_the_context_stops_even_a_deaf_child(folder, monkeypatch):
-    monkeypatch.setattr("instseg_ros.demo.processes.STOP_S", (6.0, 0.3))  # the polite one may be slow on a busy machine
+    monkeypatch.setattr("instseg_ros.live.processes.STOP_S", (6.0, 0.3))  # the polite one may be slow on a busy machine
     assert len(STOP_S) == 2
     with pytest.raises(ValueError, match="the demo itself failed"), NodeProcesses() as nodes:
         started = [nodes.start(name, {}, {}, folder / f"{name}.log") for name in ("polite_node", "deaf_node")]
@@ -86,7 +86,7 @@ def test_a_killed_parent_takes_its_children_along(folder):
     code = f"""
         import time
         from pathlib import Path
-        from instseg_ros.demo.processes import NodeProcess
+        from instseg_ros.live.processes import NodeProcess
         node = NodeProcess("polite_node", {{}}, {{}}, Path({str(folder / "polite.log")!r}))
         print(node.pid, flush=True)
         time.sleep(600)

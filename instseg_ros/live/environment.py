@@ -25,8 +25,8 @@ def _missing() -> str:
     return ""
 
 
-def ensure_ros() -> None:
-    """Make sure that rclpy and our messages can be imported.
+def ensure_ros(what: str) -> None:
+    """Make sure that rclpy and our messages can be imported, which `what` needs.
 
     In a checkout that was built (`make build`) but whose environment is not active, this process is replaced by the
     same command inside scripts/env.sh.
@@ -43,7 +43,7 @@ def ensure_ros() -> None:
         environment = {**os.environ, GUARD: "1"}
         os.execve(bash, [bash, "-c", '. "$1" && shift && exec "$@"', "instseg", str(script), *command], environment)
     raise MissingDependencyError(
-        "the demo runs on real ROS 2 and the package's messages, and they cannot be imported: run `make build` "
+        f"{what} runs on real ROS 2 and the package's messages, and they cannot be imported: run `make build` "
         f"in the checkout, or source a ROS 2 workspace in which instseg_ros is built  ({why})"
     )
 

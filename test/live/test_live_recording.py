@@ -1,15 +1,14 @@
-"""The demo's bag and what is read from it: the map a listener of the topics has, latencies, drops."""
+"""A recorded run and what is read from it: the map a listener of the topics has, latencies, drops."""
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from instseg_ros.demo.recorder import BagRecorder, message_store
-from instseg_ros.demo.replay import ListenerMap, Recording, latencies_ms, read_recording, states
-from instseg_ros.demo.summary import dropped, percentiles
 from instseg_ros.errors import DataError
 from instseg_ros.labels import IGNORE, class_to_nyu40
+from instseg_ros.live.recorder import BagRecorder, message_store
+from instseg_ros.live.recording import ListenerMap, Recording, dropped, latencies_ms, percentiles, read_recording, states
 from instseg_ros.mapping.update import MapUpdate, voxel_centers
 
 SIZE_M = 0.05
@@ -143,6 +142,16 @@ def test_latency_of_updates_that_were_answered_together_or_not_at_all():
         answers=[(25 * ms, answer(0, 0)), (95 * ms, answer(2, 20 * ms))],
     )
     assert latencies_ms(recording) == {0: 25.0, 1: 85.0, 2: 75.0}
+
+
+def test_with_simulated_time_latency_counts_from_when_the_clock_showed_the_stamp():
+    ms, start = 1_000_000, 10**18
+    recording = Recording(
+        updates=[(0, update([], number, stamp_ns=5 * 10**9 + number * 100 * ms)) for number in range(2)],
+        answers=[(start + 30 * ms, answer(0, 0)), (start + 120 * ms, answer(1, 0))],
+        clock=[(start + at * ms, 5 * 10**9 + 2 * at * ms) for at in (0, 40, 80)],  # twice as fast
+    )
+    assert latencies_ms(recording) == {0: 30.0, 1: 70.0}
 
 
 def test_drops_are_added_up_by_cause():

@@ -1,8 +1,11 @@
-"""From the bag to figures: the segmented map as a listener of the topics knows it, update by update."""
+"""What a run left on the topics: the segmented map as a listener knows it, update by update, and latencies."""
 
-__all__ = ["ListenerMap", "Recording", "State", "latencies_ms", "read_recording", "states"]
+__all__ = [
+    "CLOCK", "DELTA", "DIAGNOSTICS", "EVENTS", "INSTANCES", "UPDATES", "ListenerMap", "Recording", "State", "dropped", "instance_of",
+    "latencies_ms", "percentiles", "read_recording", "states",
+]
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,14 +13,14 @@ from typing import Any
 import numpy as np
 
 from instseg_ros.datasets.bag_messages import decode_update, stamp_ns
-from instseg_ros.demo.recorder import read_messages
 from instseg_ros.labels import IGNORE, nyu40_to_class
+from instseg_ros.live.recorder import read_messages
 from instseg_ros.mapping.update import MapUpdate, coord_keys, voxel_centers, voxel_coords
 from instseg_ros.segmenter import LabelledCloud
 from instseg_ros.tracking import Instance
 
 UPDATES, DELTA, INSTANCES = "/map_updates", "/segmenter/points_delta", "/segmenter/instances"
-EVENTS, DIAGNOSTICS = "/segmenter/events", "/diagnostics"
+EVENTS, DIAGNOSTICS, CLOCK = "/segmenter/events", "/diagnostics", "/clock"
 
 
 @dataclass
@@ -29,15 +32,23 @@ class Recording:
     """InstanceArray messages."""
     deltas: dict[int, list[Any]] = field(default_factory=dict)
     """PointCloud2 messages of `~/points_delta` by the stamp in their header."""
-    events: int = 0
-    diagnostics: dict[str, dict[str, str]] = field(default_factory=dict)
-    """The last values of each node, by the name of its status."""
+    events: list[tuple[int, Any]] = field(default_factory=list)
+    """InstanceEvent messages."""
+    reports: list[tuple[int, str, dict[str, str]]] = field(default_factory=list)
+    """Name and values of every status in the diagnostics."""
+    clock: list[tuple[int, int]] = field(default_factory=list)
+    """When a message on /clock came, and the time it showed, ns; empty where time is not simulated."""
+
+    @property
+    def diagnostics(self) -> dict[str, dict[str, str]]:
+        """The last values of each node, by the name of its status."""
+        return {name: values for _, name, values in self.reports}
 
 
 def read_recording(bag: Path) -> Recording:
     """Read what the figures need out of a bag."""
     found = Recording()
-    for topic, at_ns, msg in read_messages(bag, UPDATES, DELTA, INSTANCES, EVENTS, DIAGNOSTICS):
+    for topic, at_ns, msg in read_messages(bag, UPDATES, DELTA, INSTANCES, EVENTS, DIAGNOSTICS, CLOCK):
         if topic == UPDATES:
             found.updates.append((at_ns, decode_update(msg)))
         elif topic == INSTANCES:
@@ -45,10 +56,11 @@ def read_recording(bag: Path) -> Recording:
         elif topic == DELTA:
             found.deltas.setdefault(stamp_ns(msg), []).append(msg)
         elif topic == EVENTS:
-            found.events += 1
+            found.events.append((at_ns, msg))
+        elif topic == CLOCK:
+            found.clock.append((at_ns, int(msg.clock.sec) * 1_000_000_000 + int(msg.clock.nanosec)))
         else:
-            for status in msg.status:
-                found.diagnostics[status.name] = {pair.key: pair.value for pair in status.values}
+            found.reports += [(at_ns, status.name, {pair.key: pair.value for pair in status.values}) for status in msg.status]
     found.updates.sort(key=lambda entry: entry[1].sequence)
     found.answers.sort(key=lambda entry: entry[0])
     return found
@@ -57,14 +69,41 @@ def read_recording(bag: Path) -> Recording:
 def latencies_ms(recording: Recording) -> dict[int, float]:
     """For each map update (by sequence): how long from its stamp, that of its newest image, to the first InstanceArray with it.
 
-    Updates without an answer are missing.
+    With simulated time, from the moment at which the clock showed its stamp. Updates without an answer are missing.
     """
     found = {}
+    shown_at, shown = np.array(recording.clock, np.int64).reshape(-1, 2).T
+
+    def moment(stamp_ns: int) -> float:
+        return float(np.interp(stamp_ns - shown[0], shown - shown[0], shown_at - shown_at[0])) + shown_at[0] if len(shown) else stamp_ns
+
     for _, update in recording.updates:
         answer = next((at_ns for at_ns, msg in recording.answers if msg.sequence >= update.sequence), None)
         if answer is not None:
-            found[update.sequence] = (answer - update.stamp_ns) / 1e6
+            found[update.sequence] = (answer - moment(update.stamp_ns)) / 1e6
     return found
+
+
+def percentiles(values: Sequence[float]) -> dict[str, float]:
+    """p50, p95 and max; NaN without values."""
+    if not len(values):
+        return dict.fromkeys(("p50", "p95", "max"), float("nan"))
+    p50, p95, top = np.percentile(values, (50, 95, 100))
+    return {"p50": round(float(p50), 1), "p95": round(float(p95), 1), "max": round(float(top), 1)}
+
+
+def dropped(diagnostics: Mapping[str, Mapping[str, str]]) -> dict[str, int]:
+    """What the nodes say they lost or refused, by cause; causes that did not happen are left out."""
+    causes: dict[str, int] = {}
+    for values in diagnostics.values():
+        for key, value in values.items():
+            if (
+                key.startswith(("dropped_", "refused", "poses_refused", "failures", "sequence_gaps"))
+                and value.isdigit()
+                and int(value)
+            ):
+                causes[key] = causes.get(key, 0) + int(value)
+    return causes
 
 
 class ListenerMap:
