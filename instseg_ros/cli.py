@@ -14,6 +14,7 @@ COMMANDS = {
     "simulate": "labelled training scenes: furnished rooms, rendered and fused, or toy cuboids",
     "convert": "read ScanNet, S3DIS, SceneNN or NYUv2 and write labelled voxel scenes",
     "segment": "segment an RGB-D sequence, a cloud, a mesh or a bag, without ROS",
+    "replay": "replay a bag in this process or through topics: accuracy, throughput, latency, pictures",
     "train": "train a preset",
     "average": "average the weights of two runs",
     "evaluate": "instance average precision of a model on a data set, offline and online",

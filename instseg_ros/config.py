@@ -1,7 +1,7 @@
 """What can be set, as dataclasses: the one source of YAML files, ROS parameters and command-line flags (settings.py reads and checks them)."""
 
 __all__ = [
-    "AugmentationConfig", "FolderConfig", "FusionConfig", "FusionNodeConfig", "GroupingConfig", "ImagesConfig",
+    "AugmentationConfig", "BagPlayerConfig", "FolderConfig", "FusionConfig", "FusionNodeConfig", "GroupingConfig", "ImagesConfig",
     "InputConfig", "LossConfig", "ModelConfig", "OutputConfig", "PoseConfig", "SegmenterConfig",
     "SegmenterNodeConfig", "StateConfig", "TrackingConfig", "TrainingConfig", "preset_file",
 ]
@@ -248,6 +248,23 @@ class FolderConfig:
     rate_hz: float = setting(10.0, "frames per second", ge=0.01, le=1000.0, fixed=True)
     stamps: str = setting("now", "stamps of the played frames: the node's clock, or as recorded", choices=("now", "recorded"), fixed=True)
     wait_for_subscribers: int = setting(0, "playing starts when map_updates has this many subscribers", ge=0, le=100, fixed=True)
+
+
+@dataclass
+class BagPlayerConfig:
+    """All parameters of the bag player."""
+
+    path: str = setting("", "bag: folder of a recording, or a .mcap, .db3 or .bag file", fixed=True)
+    rate: float = setting(1.0, "times as fast as it was recorded", ge=0.01, le=1000.0, fixed=True)
+    depth: str = setting("", "topic in the bag of the depth images; this one and the next: empty = found by type and name", fixed=True)
+    color: str = setting("", "topic in the bag of the colour images", fixed=True)
+    camera_info: str = setting("", "topic in the bag of the CameraInfo of the depth images", fixed=True)
+    pose: str = setting("", "topic in the bag of the poses (PoseStamped) of the optical frame; none = /tf", fixed=True)
+    map: str = setting("", "topic in the bag of a map (MapUpdate or PointCloud2); if given, images are not looked for", fixed=True)
+    fixed_frame: str = setting("", "frame of the map where poses come from /tf; empty = the root of the tree", fixed=True)
+    clock_hz: float = setting(50.0, "messages on /clock per second", ge=1.0, le=1000.0, fixed=True)
+    wait_s: float = setting(60.0, "longest wait for a subscriber of every topic played, s; then it plays all the same", ge=0.0, le=3600.0, fixed=True)
+    tail_s: float = setting(5.0, "the clock goes on for this long after the last message, s", ge=0.0, le=1e6, fixed=True)
 
 
 @dataclass

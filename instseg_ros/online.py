@@ -1,21 +1,45 @@
 """The online loop without ROS: frames are fused, and every update of the map is segmented."""
 
-__all__ = ["FusedUpdate", "OnlineRun", "UpdateRecord", "fused_updates", "run_online", "run_updates"]
+__all__ = ["FusedUpdate", "OnlineRun", "OnlineSettings", "UpdateRecord", "fused_updates", "load_online", "run_online", "run_updates"]
 
+import argparse
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from instseg_ros.config import FusionConfig, SegmenterConfig
 from instseg_ros.datasets.frames import RgbdFrame
 from instseg_ros.mapping.fusion import TsdfFusion
 from instseg_ros.mapping.update import MapUpdate
+from instseg_ros.models.weights import load_weights, settings_over_weights
 from instseg_ros.segmenter import SegmentationResult, Segmenter
+from instseg_ros.settings import group, settings_from_arguments
 
 OnUpdate = Callable[[SegmentationResult, MapUpdate], None]
+
+
+@dataclass
+class OnlineSettings(SegmenterConfig):
+    """What a run without ROS can be told."""
+
+    fusion: FusionConfig = group(FusionConfig)
+
+
+def load_online(args: argparse.Namespace) -> tuple[Segmenter, FusionConfig]:
+    """A segmenter, and the settings of a fusion before it, by the flags of `OnlineSettings`; voxels are the weights' unless given.
+
+    Raises:
+        InstSegError: a setting or the weights cannot be used.
+    """
+    settings = settings_over_weights(OnlineSettings, lambda base: settings_from_arguments(OnlineSettings, args, base))
+    net = load_weights(settings.weights)
+    if "setting:voxel_size_m" not in vars(args):
+        settings = replace(settings, voxel_size_m=net.config.voxel_size_m)
+    return Segmenter(settings, net), replace(settings.fusion, voxel_size_m=settings.voxel_size_m)
 
 
 @dataclass

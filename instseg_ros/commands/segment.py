@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from instseg_ros.config import FusionConfig, SegmenterConfig
-from instseg_ros.datasets.bags import BagSequence, BagTopics, BagUpdates, is_bag, open_bag
+from instseg_ros.config import FusionConfig
+from instseg_ros.datasets.bag_arguments import add_topic_arguments, topics_from_arguments
+from instseg_ros.datasets.bags import BagSequence, BagUpdates, is_bag, open_bag
 from instseg_ros.datasets.clouds import open_cloud
 from instseg_ros.datasets.rgbd import RgbdSequence, open_sequence
 from instseg_ros.datasets.scannet_sens import SensSequence
@@ -31,24 +32,15 @@ from instseg_ros.evaluation.rotation_average import RotationRunner
 from instseg_ros.labels import CLASS_NAMES, IGNORE, class_to_nyu40
 from instseg_ros.mapping.fusion import TsdfFusion
 from instseg_ros.mapping.update import MapUpdate, voxel_coords
-from instseg_ros.models.weights import load_weights, settings_over_weights
-from instseg_ros.online import OnlineRun, run_online, run_updates
+from instseg_ros.online import OnlineRun, OnlineSettings, load_online, run_online, run_updates
 from instseg_ros.report import write_report
 from instseg_ros.segmenter import LabelledCloud, SegmentationResult, Segmenter
-from instseg_ros.settings import add_setting_arguments, group, settings_from_arguments
+from instseg_ros.settings import add_setting_arguments
 from instseg_ros.tracking import Instance
 from instseg_ros.visual.pictures import MapPictures, beside, titled, write_gif, write_png
 from instseg_ros.visual.ply import write_labelled_ply
 from instseg_ros.visual.rerun_recording import RerunRecording
 from instseg_ros.visual.view import View, cutaway
-
-
-@dataclass
-class SegmentSettings(SegmenterConfig):
-    """What the command runs with."""
-
-    fusion: FusionConfig = group(FusionConfig)
-
 
 MAX_GIF_FRAMES = 40
 PICTURE_SIZE, FIGURE_SIZE, GIF_SIZE = (960, 720), (1100, 860), (560, 460)
@@ -81,25 +73,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rerun", type=Path, metavar="FILE", help="also record the map while it grows for the rerun viewer (.rrd; needs rerun-sdk)"
     )
-    for name, what in (
-        ("depth", "depth images"),
-        ("color", "colour images"),
-        ("camera-info", "CameraInfo of the depth images"),
-        ("pose", "PoseStamped of the camera's optical frame"),
-        ("map", "MapUpdate or PointCloud2 of a map"),
-    ):
-        parser.add_argument(
-            f"--{name}-topic", default="", metavar="TOPIC", help=f"bags: topic of the {what}; default: found by type"
-        )
-    parser.add_argument(
-        "--fixed-frame", default="", metavar="FRAME", help="bags with /tf: frame of the map; default: the root of the tree"
-    )
-    parser.add_argument(
-        "--delta-clouds", action="store_true", help="bags: a PointCloud2 adds to the map instead of being the whole map"
-    )
+    add_topic_arguments(parser)
     parser.add_argument("--jobs", type=int, default=1, help="several sources: processes (default: %(default)s)")
     parser.add_argument("--ray", metavar="ADDRESS", help="several sources: run on a Ray cluster instead: local, auto, or its address")
-    add_setting_arguments(parser.add_argument_group("settings of segmenter and fusion"), SegmentSettings)
+    add_setting_arguments(parser.add_argument_group("settings of segmenter and fusion"), OnlineSettings)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -154,15 +131,10 @@ def segment(args: argparse.Namespace, path: Path, out: Path, quiet: bool = False
     Raises:
         InstSegError: the source cannot be read, is empty, or does not fit the weights.
     """
-    settings = settings_over_weights(SegmentSettings, lambda base: settings_from_arguments(SegmentSettings, args, base))
-    net = load_weights(settings.weights)
-    if "setting:voxel_size_m" not in vars(args):
-        settings = replace(settings, voxel_size_m=net.config.voxel_size_m)
-    voxel_size_m = settings.voxel_size_m
-    fusion_config = replace(settings.fusion, voxel_size_m=voxel_size_m)
+    segmenter, fusion_config = load_online(args)
+    voxel_size_m = segmenter.config.voxel_size_m
     start = time.perf_counter()
     source = _open(args, path, voxel_size_m)
-    segmenter = Segmenter(settings, net)
     growth = Growth(segmenter)
     online = _run_through(args, source, segmenter, fusion_config, growth, quiet)
     cloud, instances = segmenter.cloud(), list(segmenter.tracker.instances.values())
@@ -217,16 +189,7 @@ def _open(args: argparse.Namespace, path: Path, voxel_size_m: float) -> RgbdSequ
     """What the path holds."""
     source: RgbdSequence | SensSequence | BagSequence | BagUpdates
     if is_bag(path):
-        topics = BagTopics(
-            args.depth_topic,
-            args.color_topic,
-            args.camera_info_topic,
-            args.pose_topic,
-            args.map_topic,
-            args.fixed_frame,
-            args.delta_clouds,
-        )
-        source = open_bag(path, topics, voxel_size_m)
+        source = open_bag(path, topics_from_arguments(args), voxel_size_m)
     elif path.is_dir() or path.name == "sequence.json" or path.suffix == ".sens":
         source = open_sequence(path)
         if source.skipped:

@@ -1,6 +1,6 @@
 """ROS bags (mcap and sqlite3, compressed or not) without ROS: RGB-D topics as frames, map topics as updates."""
 
-__all__ = ["BagSequence", "BagTopics", "BagUpdates", "is_bag", "open_bag"]
+__all__ = ["BagSequence", "BagTopics", "BagUpdates", "is_bag", "listing", "open_bag", "open_reader"]
 
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -10,10 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rosbags.highlevel import AnyReader, AnyReaderError
+from rosbags.highlevel import AnyReader
 from rosbags.interfaces import Connection
-from rosbags.rosbag1 import ReaderError as Rosbag1Error
-from rosbags.rosbag2 import ReaderError as Rosbag2Error
 from rosbags.typesys import Stores, get_typestore
 
 from instseg_ros.datasets.bag_messages import (
@@ -27,7 +25,7 @@ from instseg_ros.datasets.bag_messages import (
 )
 from instseg_ros.datasets.frames import RgbdFrame
 from instseg_ros.datasets.images import resample_color
-from instseg_ros.errors import DataError
+from instseg_ros.errors import DataError, InstSegError
 from instseg_ros.mapping.update import MapUpdate
 
 IMAGES = ("sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage")
@@ -37,6 +35,7 @@ TF = "tf2_msgs/msg/TFMessage"
 CLOUD = "sensor_msgs/msg/PointCloud2"
 MAP_UPDATE = "instseg_ros/msg/MapUpdate"
 PAIR_TOLERANCE_NS = 20_000_000
+NAMED_BY = "Topics are named with --depth-topic, --color-topic, --camera-info-topic, --pose-topic or --map-topic"
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ class BagUpdates:
         return self.count
 
     def __iter__(self) -> Iterator[MapUpdate]:
-        with _reader(self.path) as reader:
+        with open_reader(self.path) as reader:
             connections = [c for c in reader.connections if c.topic == self.topic]
             for sequence, (connection, _, raw) in enumerate(reader.messages(connections)):
                 msg = reader.deserialize(raw, connection.msgtype)
@@ -117,7 +116,7 @@ class BagSequence:
             DataError: a message is damaged or of an encoding that is not read; or not one frame is complete.
         """
         given = 0
-        with _reader(self.path) as reader:
+        with open_reader(self.path) as reader:
             for index, (depth, color) in enumerate(_pairs(reader, self.topics.depth, self.topics.color)):
                 if given == self.count:
                     break
@@ -163,7 +162,7 @@ def open_bag(path: Path | str, topics: BagTopics | None = None, voxel_size_m: fl
     path, topics = Path(path), topics or BagTopics()
     if path.is_file() and path.suffix in (".db3", ".mcap") and (path.parent / "metadata.yaml").is_file():
         path = path.parent
-    with _reader(path) as reader:
+    with open_reader(path) as reader:
         connections = list(reader.connections)
         _check_named(path, topics, connections)
         updates = _choose(connections, (MAP_UPDATE,), topics.map)
@@ -176,30 +175,38 @@ def open_bag(path: Path | str, topics: BagTopics | None = None, voxel_size_m: fl
         if clouds:
             return _updates(path, reader, clouds, topics, voxel_size_m)
         raise DataError(
-            f"{path} has neither depth images nor map updates nor clouds. It holds {_listing(connections)}. "
-            "Name topics with --depth-topic, ..."
+            f"{path} has neither depth images nor map updates nor clouds. It holds {listing(connections)}. "
+            f"{NAMED_BY}"
         )
 
 
 @contextmanager
-def _reader(path: Path) -> Iterator[AnyReader]:
+def open_reader(path: Path) -> Iterator[AnyReader]:
+    """A reader of a bag, closed afterwards; what goes wrong with the bag is a `DataError`."""
     if not path.exists():
         raise DataError(f"{path} is missing: give a bag's folder or a .mcap, .db3 or .bag file")
     try:
         reader = AnyReader([path], default_typestore=get_typestore(Stores.ROS2_JAZZY))
         reader.open()
-    except (AnyReaderError, Rosbag1Error, Rosbag2Error, OSError, ValueError) as error:
+    except Exception as error:  # rosbags' own errors, and whatever damaged bytes make of YAML, SQLite and zstd
         raise DataError(
             f"{path} cannot be opened as a bag ({error}): if the recorder was killed, run `ros2 bag reindex` on it"
         ) from error
     try:
         yield reader
+    except InstSegError:
+        raise
+    except Exception as error:
+        raise DataError(
+            f"{path} is damaged, or ends too early ({type(error).__name__}: {error}): copy or record it again. It holds {listing(reader.connections)}"
+        ) from error
     finally:
         reader.close()
 
 
-def _listing(connections: Sequence[Connection]) -> str:
-    return ", ".join(sorted(f"{c.topic} ({c.msgtype})" for c in connections)) or "no topics"
+def listing(connections: Sequence[Connection]) -> str:
+    """The topics of a bag, as errors name them."""
+    return ", ".join(sorted(f"{c.topic} ({c.msgtype}, {c.msgcount} messages)" for c in connections)) or "no topics"
 
 
 def _check_named(path: Path, topics: BagTopics, connections: Sequence[Connection]) -> None:
@@ -207,7 +214,7 @@ def _check_named(path: Path, topics: BagTopics, connections: Sequence[Connection
     for one in fields(topics):
         name = getattr(topics, one.name)
         if one.name in ("depth", "color", "camera_info", "pose", "map") and name and name not in present:
-            raise DataError(f"{path} has no topic {name}. It holds {_listing(connections)}")
+            raise DataError(f"{path} has no topic {name}. It holds {listing(connections)}. {NAMED_BY}")
 
 
 def _choose(
@@ -227,6 +234,7 @@ def _choose(
 
 def _updates(path: Path, reader: AnyReader, topic: str, topics: BagTopics, voxel_size_m: float) -> BagUpdates:
     connections = [c for c in reader.connections if c.topic == topic]
+    _check_filled(path, reader, topic)
     msgtype = connections[0].msgtype
     if msgtype not in (MAP_UPDATE, CLOUD):
         raise DataError(f"{topic} of {path} is {msgtype}: a map topic is {MAP_UPDATE} or {CLOUD}")
@@ -237,8 +245,14 @@ def _updates(path: Path, reader: AnyReader, topic: str, topics: BagTopics, voxel
     return BagUpdates(path, topic, msgtype, voxel_size_m, sum(c.msgcount for c in connections), topics.delta_clouds)
 
 
+def _check_filled(path: Path, reader: AnyReader, topic: str) -> None:
+    if not sum(c.msgcount for c in reader.connections if c.topic == topic):
+        raise DataError(f"{path} has no message on {topic}. It holds {listing(reader.connections)}. {NAMED_BY}")
+
+
 def _sequence(path: Path, reader: AnyReader, depth: str, topics: BagTopics) -> BagSequence:
     connections = list(reader.connections)
+    _check_filled(path, reader, depth)
     color = _choose(connections, IMAGES, topics.color, ("color",), ("depth",)) or _choose(
         connections, IMAGES, "", ("rgb",), ("depth",)
     )
@@ -252,7 +266,7 @@ def _sequence(path: Path, reader: AnyReader, depth: str, topics: BagTopics) -> B
         if not found
     ]
     if missing:
-        raise DataError(f"{path} has depth on {depth}, but lacks {' and '.join(missing)}. It holds {_listing(connections)}")
+        raise DataError(f"{path} has depth on {depth}, but lacks {' and '.join(missing)}. It holds {listing(connections)}. {NAMED_BY}")
     color_info = _near(connections, color, ())
     K, frame_id = _intrinsics(path, reader, camera_info)
     K_color = _intrinsics(path, reader, color_info)[0] if color_info and color_info != camera_info else None

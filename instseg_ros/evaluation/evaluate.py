@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from instseg_ros.evaluation.cases import Case
-from instseg_ros.evaluation.ground_truth import GroundTruth, supply_labels
+from instseg_ros.evaluation.ground_truth import supply_labels
 from instseg_ros.evaluation.hota import TrackSequence, hota
 from instseg_ros.evaluation.id_switches import IdConsistency
-from instseg_ros.evaluation.instances import ApResult, Predictions, Scan, average_precision
+from instseg_ros.evaluation.instances import ApResult, Scan, average_precision
+from instseg_ros.evaluation.map_judge import MapJudge
 from instseg_ros.evaluation.occupancy import OCCUPANCY_ERROR, occupancy_errors, occupancy_within
 from instseg_ros.evaluation.semantics import SemanticResult, confusion_matrix, semantic_result
 from instseg_ros.labels import CLASS_NAMES
@@ -71,28 +72,24 @@ def run_online(segmenter: Segmenter, case: Case) -> Outcome:
 
 def _run(segmenter: Segmenter, case: Case, updates: Sequence[MapUpdate]) -> Outcome:
     segmenter.reset()
-    consistency, tracks = IdConsistency(), TrackSequence()
+    judge, tracks = MapJudge(case.truth), TrackSequence()
     instances: list[Instance] = []
 
     def observe(result: SegmentationResult, _: MapUpdate) -> None:
         instances[:] = result.instances
-        objects, ids = _truth_of_map(segmenter, case.truth)[1], segmenter.cloud().instance
-        consistency.add(objects, ids)
-        tracks.add(objects, ids)
+        ids = segmenter.cloud().instance
+        tracks.add(judge.add(_voxels(segmenter), ids), ids)
 
     run = run_updates(segmenter, updates, observe)
-    class_index, gt_instance = _truth_of_map(segmenter, case.truth)
     cloud = segmenter.cloud()
-    ids = np.array([i.id for i in instances], np.int64)
-    classes, scores = np.array([i.class_index for i in instances], np.uint8), np.array([i.score for i in instances], np.float64)
-    scan = Scan(class_index, gt_instance, Predictions.from_map(cloud.instance, ids, classes, scores))
+    scan = judge.scan(_voxels(segmenter), cloud.instance, instances)
     occupancy = segmenter.runner.prediction.occupancy
-    errors = None if occupancy is None else occupancy_errors(gt_instance, occupancy[segmenter.map.live_slots()])
-    return Outcome(scan, confusion_matrix(class_index, cloud.class_index), run, consistency, cloud, tracks, errors)
+    errors = None if occupancy is None else occupancy_errors(scan.instance, occupancy[segmenter.map.live_slots()])
+    return Outcome(scan, confusion_matrix(scan.class_index, cloud.class_index), run, judge.consistency, cloud, tracks, errors)
 
 
-def _truth_of_map(segmenter: Segmenter, truth: GroundTruth) -> tuple[np.ndarray, np.ndarray]:
-    return truth.lookup(segmenter.map.coords[segmenter.map.live_slots()])
+def _voxels(segmenter: Segmenter) -> np.ndarray:
+    return segmenter.map.coords[segmenter.map.live_slots()]
 
 
 def evaluate_case(segmenter: Segmenter, case: Case, modes: Sequence[str] = ("offline", "online")) -> CaseResult:

@@ -2,7 +2,7 @@
 
 __all__ = [
     "CLOCK", "DELTA", "DIAGNOSTICS", "EVENTS", "INSTANCES", "UPDATES", "ListenerMap", "Recording", "State", "dropped", "instance_of",
-    "latencies_ms", "percentiles", "read_recording", "states",
+    "latencies_ms", "percentiles", "read_recording", "shown_at", "states",
 ]
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -66,21 +66,24 @@ def read_recording(bag: Path) -> Recording:
     return found
 
 
+def shown_at(recording: Recording, stamp_ns: int) -> int:
+    """When, by this machine's clock, /clock showed a time: between two of its messages in proportion; the time itself without /clock."""
+    if not recording.clock:
+        return stamp_ns
+    came, shown = np.array(recording.clock, np.int64).T
+    return int(came[0]) + int(np.interp(stamp_ns - shown[0], shown - shown[0], came - came[0]))
+
+
 def latencies_ms(recording: Recording) -> dict[int, float]:
     """For each map update (by sequence): how long from its stamp, that of its newest image, to the first InstanceArray with it.
 
     With simulated time, from the moment at which the clock showed its stamp. Updates without an answer are missing.
     """
     found = {}
-    shown_at, shown = np.array(recording.clock, np.int64).reshape(-1, 2).T
-
-    def moment(stamp_ns: int) -> float:
-        return float(np.interp(stamp_ns - shown[0], shown - shown[0], shown_at - shown_at[0])) + shown_at[0] if len(shown) else stamp_ns
-
     for _, update in recording.updates:
         answer = next((at_ns for at_ns, msg in recording.answers if msg.sequence >= update.sequence), None)
         if answer is not None:
-            found[update.sequence] = (answer - moment(update.stamp_ns)) / 1e6
+            found[update.sequence] = (answer - shown_at(recording, update.stamp_ns)) / 1e6
     return found
 
 
@@ -200,8 +203,13 @@ class State:
     instances: list[Instance]
 
 
-def states(recording: Recording) -> Iterator[State]:
-    """The map after every InstanceArray, as the topics tell it."""
+def states(recording: Recording, voxel_size_m: float = 0.0) -> Iterator[State]:
+    """The map after every InstanceArray, as the topics tell it.
+
+    Args:
+        recording: of a run from an empty map on.
+        voxel_size_m: where there are no map updates (the segmenter read clouds), which say it and bring the colours.
+    """
     book, waiting = ListenerMap(), [update for _, update in recording.updates]
     seen: set[int] = set()
     for _, msg in recording.answers:

@@ -70,6 +70,8 @@ class Stage:
         """Sequence up to which updates are segmented."""
         self.instances = 0
         self.latency_ms = 0.0
+        self.stamp_ns = 0
+        """Stamp of the newest answer."""
         self.last_heard = time.monotonic()
         """When the last map update or its answer came."""
 
@@ -99,7 +101,8 @@ class Stage:
         elif topic == INSTANCES:
             msg = deserialize_message(content, InstanceArray)
             self.answered, self.instances = max(self.answered, int(msg.sequence)), len(msg.instances)
-            self.latency_ms = (at_ns - msg.header.stamp.sec * 1_000_000_000 - msg.header.stamp.nanosec) / 1e6
+            self.stamp_ns = msg.header.stamp.sec * 1_000_000_000 + msg.header.stamp.nanosec
+            self.latency_ms = (at_ns - self.stamp_ns) / 1e6
             self.last_heard = time.monotonic()
 
     def spin(self, until: float) -> None:

@@ -15,8 +15,10 @@ from rclpy.signals import SignalHandlerOptions
 from instseg_ros.errors import InstSegError
 
 
-def run_node(make_node: Callable[[], Any], args: Sequence[str] | None = None) -> int:
-    """Run a node until SIGINT or SIGTERM; both are a clean end.
+def run_node(
+    make_node: Callable[[], Any], args: Sequence[str] | None = None, finished: Callable[[Any], bool] = lambda node: False
+) -> int:
+    """Run a node until SIGINT or SIGTERM, both a clean end, or until it says itself that it is finished.
 
     Returns:
         Exit code: 0, or 2 if the node refused to start because of its settings or files.
@@ -41,7 +43,7 @@ def run_node(make_node: Callable[[], Any], args: Sequence[str] | None = None) ->
         executor = SingleThreadedExecutor()
         executor.add_node(node)
         try:
-            while not stop.is_set() and rclpy.ok():
+            while not stop.is_set() and rclpy.ok() and not finished(node):
                 executor.spin_once(timeout_sec=0.2)
         finally:
             node.close()  # first the worker, then what it publishes with

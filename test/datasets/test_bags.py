@@ -224,7 +224,7 @@ def test_clouds_are_whole_maps_or_deltas(tmp_path):
 
 def test_what_is_missing_is_named_with_what_is_there(tmp_path):
     bag = write_bag(tmp_path / "a", [("/camera/pose", 1, pose(1, 0.0))])
-    with pytest.raises(DataError, match=r"neither depth images.*/camera/pose \(geometry_msgs/msg/PoseStamped\)"):
+    with pytest.raises(DataError, match=r"neither depth images.*/camera/pose \(geometry_msgs/msg/PoseStamped, 1 messages\)"):
         open_bag(bag)
     bag = write_bag(tmp_path / "b", [m for m in rgbd_messages(1) if m[0] == "/camera/depth/image"])
     with pytest.raises(DataError, match="lacks a colour image and a CameraInfo and a PoseStamped or /tf"):

@@ -1,0 +1,1 @@
+"""The parts of `instseg replay`: a recorded bag through the pipeline, in this process or through topics, and what it came to."""
