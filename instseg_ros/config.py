@@ -263,7 +263,9 @@ class BagPlayerConfig:
     map: str = setting("", "topic in the bag of a map (MapUpdate or PointCloud2); if given, images are not looked for", fixed=True)
     fixed_frame: str = setting("", "frame of the map where poses come from /tf; empty = the root of the tree", fixed=True)
     clock_hz: float = setting(50.0, "messages on /clock per second", ge=1.0, le=1000.0, fixed=True)
-    wait_s: float = setting(60.0, "longest wait for a subscriber of every topic played, s; then it plays all the same", ge=0.0, le=3600.0, fixed=True)
+    subscribers: int = setting(1, "playing starts when every topic played has so many subscribers", ge=0, le=100, fixed=True)
+    wait_for: str = setting("", "topic that must have a subscriber too by then: the map updates that a fusion node makes", fixed=True)
+    wait_s: float = setting(60.0, "longest wait for subscribers, s; then it plays all the same", ge=0.0, le=3600.0, fixed=True)
     tail_s: float = setting(5.0, "the clock goes on for this long after the last message, s", ge=0.0, le=1e6, fixed=True)
 
 

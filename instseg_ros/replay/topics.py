@@ -96,8 +96,9 @@ def node_parameters(plan: Playback, options: TopicsOptions) -> dict[str, dict[st
     fusion |= {"voxel_size_m": own["voxel_size_m"], "publish_period_s": min(60.0, max(0.01, options.period_s / options.rate))}
     report_s = min(60.0, max(0.1, 0.5 * options.rate))  # on the simulated clock
     topic = {topic.role: topic.recorded for topic in plan.topics}
-    player = {name: topic.get(name, "") for name in ("depth", "color", "camera_info", "pose")} if plan.images else {
+    player: dict[str, Any] = {name: topic.get(name, "") for name in ("depth", "color", "camera_info", "pose")} if plan.images else {
         "map": topic.get("map_updates") or topic["map_points"]}
+    player["subscribers"] = 2 if "map_updates" in topic else 1  # the stage hears the map updates, too
     told = plan.parameters
     return {
         "segmenter": {**own, **told["segmenter"], "use_sim_time": True, "output.diagnostics_period_s": report_s},

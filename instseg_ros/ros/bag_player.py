@@ -27,6 +27,8 @@ from instseg_ros.ros.run import run_node
 PREFETCH = 64
 """Messages read ahead."""
 REPORT_S = 0.5
+SETTLE_S = 1.0
+"""For publisher and subscriber of other processes to find each other, which nobody else sees."""
 
 Message = tuple[int, PlayedTopic, bytes]
 
@@ -136,12 +138,19 @@ class BagPlayer(Node):
 
     def _wait_for_subscribers(self) -> None:
         end_s = time.monotonic() + self.config.wait_s
-        while missing := [t.name for t in self.plan.topics if not self._outputs[t.recorded].get_subscription_count()]:
+        while missing := self._without_subscriber():
             if self._stop.wait(0.05):
                 return
             if time.monotonic() > end_s:
-                self.get_logger().warning(f"nobody listens to {', '.join(missing)} after {self.config.wait_s:g} s: playing all the same")
+                self.get_logger().warning(f"too few listen to {', '.join(missing)} after {self.config.wait_s:g} s: playing all the same")
                 return
+        if self.config.wait_for:
+            self._stop.wait(SETTLE_S)
+
+    def _without_subscriber(self) -> list[str]:
+        played = [t.name for t in self.plan.topics if self._outputs[t.recorded].get_subscription_count() < self.config.subscribers]
+        further = self.config.wait_for
+        return [*played, further] if further and not self.count_subscribers(further) else played
 
     def _due_s(self, at_ns: int) -> float:
         return self._begin_s + (at_ns - self.plan.start_ns) / 1e9 / self.config.rate

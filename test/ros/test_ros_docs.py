@@ -5,16 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from instseg_ros.config import FusionNodeConfig, SegmenterNodeConfig
+from instseg_ros.config import BagPlayerConfig, FusionNodeConfig, SegmenterNodeConfig
 from instseg_ros.ros.parameters import parameter_table
 
 PAGE = Path(__file__).parents[2] / "docs" / "ros.md"
 
 
-@pytest.mark.parametrize("config", [SegmenterNodeConfig, FusionNodeConfig])
-def test_the_parameter_tables_are_current(config):
-    found = re.search(rf"<!-- parameters: {config.__name__} -->\n(.*?)\n?<!-- end -->", PAGE.read_text(), re.DOTALL)
-    assert found and found[1] == parameter_table(config), f"put this table into docs/ros.md:\n{parameter_table(config)}"
+@pytest.mark.parametrize(("config", "page"), [(SegmenterNodeConfig, PAGE), (FusionNodeConfig, PAGE), (BagPlayerConfig, PAGE.with_name("replay.md"))])
+def test_the_parameter_tables_are_current(config, page):
+    found = re.search(rf"<!-- parameters: {config.__name__} -->\n(.*?)\n?<!-- end -->", page.read_text(), re.DOTALL)
+    assert found and found[1] == parameter_table(config), f"put this table into docs/{page.name}:\n{parameter_table(config)}"
 
 
 @pytest.mark.parametrize("kind", ["segmenter", "fusion"])
