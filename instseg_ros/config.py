@@ -130,6 +130,10 @@ class SegmenterConfig:
         0, "incremental passes on the CPU: memory for the layers' outputs kept between updates, MB; what was needed least lately is let go "
         "of and computed again when something changes near it; 0 = no limit", ge=0, le=1_000_000, fixed=True,
     )
+    cache_radius_m: float = setting(
+        0.0, "likewise, what is further than this from where the map changed lately is let go of, m; labels and ids stay; 0 = no limit",
+        ge=0.0, le=1_000_000.0, fixed=True,
+    )
     grouping: GroupingConfig = group(GroupingConfig)
     tracking: TrackingConfig = group(TrackingConfig)
 

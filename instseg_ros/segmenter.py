@@ -93,7 +93,9 @@ class Segmenter:
             return FullPassRunner(net, device, self.config.threads, floor_z_m)
         if device.type == "cuda":
             return DeviceIncrementalNetwork(net, device, self.config.tolerance, floor_z_m)
-        return IncrementalNetwork(net, self.config.tolerance, self.config.threads, floor_z_m, self.config.cache_mb * 1_000_000)
+        config = self.config
+        radius_voxels = config.cache_radius_m / config.voxel_size_m
+        return IncrementalNetwork(net, config.tolerance, config.threads, floor_z_m, config.cache_mb * 1_000_000, radius_voxels)
 
     def reset(self) -> None:
         """Forget the map, and with it all instances; ids start at 1 again."""
@@ -180,6 +182,19 @@ class Segmenter:
             changed = self.runner.refresh(voxels, delta)
             tracker.bind(self.grouper.regroup(voxels, self.runner.prediction, changed, delta))
             self._relabel(changed, delta)  # changes something only if weights or settings are others, or passes not exact
+
+    def nbytes(self) -> dict[str, int]:
+        """Memory by what holds it, bytes. Only `outputs` (of the network's layers, on the CPU) is what the cache settings limit."""
+        prediction = sum(values.nbytes for _, values in self.runner.prediction.items())
+        parts = {
+            "map": self.map.pyramid.nbytes() + self.map.colors.nbytes + self.map.weights.nbytes, "prediction": prediction,
+            "grouping": self.grouper.nbytes(), "tracking": self.tracker.nbytes(),
+            "published": self._class_index.nbytes + self._instance.nbytes + self._confidence.nbytes,
+        }
+        if isinstance(self.runner, IncrementalNetwork):
+            outputs = self.runner.held_bytes()
+            parts |= {"outputs": outputs, "network": self.runner.nbytes() - outputs}
+        return parts
 
     def cloud(self, slots: np.ndarray | None = None) -> LabelledCloud:
         """The labelled voxels of the map, or of the given slots."""

@@ -321,6 +321,10 @@ class InstanceTracker:
         self._loose = segmentation.segments.keys() - self._id_of_segment.keys()
         self._orphans = self.instances.keys() - set(self._id_of_segment.values())
 
+    def nbytes(self) -> int:
+        """Memory of the arrays, bytes; slots of instances are those of their segments, and counted there."""
+        return self._history.nbytes() + sum(one.slots.nbytes for one in self._dormant.values())
+
     def state(self) -> dict[str, np.ndarray]:
         """Everything that ids depend on, as plain arrays (per slot of the map it was used with)."""
         asleep = [self._dormant[i] for i in sorted(self._dormant)]

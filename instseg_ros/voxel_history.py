@@ -80,6 +80,10 @@ class VoxelHistory:
         self.instance_of[other] = instance
         self.since[other] = update
 
+    def nbytes(self) -> int:
+        """Memory of the arrays, bytes."""
+        return sum(getattr(self, name).nbytes for name in _COLUMNS)
+
     def state(self) -> dict[str, np.ndarray]:
         """The arrays by name."""
         return {name: getattr(self, name).copy() for name in _COLUMNS}

@@ -7,6 +7,7 @@ BENCHMARKS = {
     "conv": "one sparse convolution and the whole U-Net against other libraries, 20 k to 1 M voxels",
     "grouping": "regrouping touched components against grouping the whole map, every grouper",
     "incremental": "cost and error of the incremental network against full passes",
+    "memory": "what a whole floor takes while a robot explores it, with a limit for what the network keeps",
     "online": "time per update and stage over the sequence of a single room",
     "resume": "SIGKILL of the segmenter node at random moments: what comes back, and under which ids",
 }

@@ -9,7 +9,6 @@ __all__ = ["add_arguments", "run"]
 
 import argparse
 import multiprocessing
-import resource
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -21,6 +20,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from instseg_ros.benchmarks.resident import peak_bytes
 from instseg_ros.benchmarks.surfaces import VOXEL_SIZE_M, surface_voxels
 from instseg_ros.config import ModelConfig, SegmenterConfig
 from instseg_ros.mapping.update import MapUpdate
@@ -240,7 +240,7 @@ def _memory(weights: str, building: Building, tolerance: float, budget_mb: int) 
     building_map = VoxelMap(VOXEL_SIZE_M, depth=len(net.config.channels))
     network = IncrementalNetwork(net, tolerance, budget_bytes=budget_mb * 1_000_000)
     delta = building_map.apply(building.update(np.ones(len(building.coords), bool)))
-    before = _peak_bytes()
+    before = peak_bytes()
     start = time.perf_counter()
     network.refresh(building_map, delta)
     first_ms = (time.perf_counter() - start) * 1e3
@@ -249,18 +249,9 @@ def _memory(weights: str, building: Building, tolerance: float, budget_mb: int) 
     network.refresh(building_map, delta)  # with a budget, the outputs near the change may have to be computed anew
     return {
         "voxels": len(building_map), "budget_mb": budget_mb, "bytes_cached": network.held_bytes(), "bytes_tables": building_map.pyramid.nbytes(),
-        "peak_bytes": _peak_bytes(), "peak_bytes_of_network": _peak_bytes() - before, "first_pass_ms": first_ms,
+        "peak_bytes": peak_bytes(), "peak_bytes_of_network": peak_bytes() - before, "first_pass_ms": first_ms,
         "refresh_ms": (time.perf_counter() - start) * 1e3,
     }
-
-
-def _peak_bytes() -> int:
-    """Largest resident memory of this process so far."""
-    try:  # ru_maxrss of a new process begins at what its parent had
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
-    except (OSError, StopIteration):
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def agreement(config: SegmenterConfig, net: InstanceNet, rooms: int, tolerances: list[float], cache: Path) -> tuple[Figures, Rows]:

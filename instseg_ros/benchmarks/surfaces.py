@@ -4,7 +4,7 @@ A map's surfaces are thin, so a voxel has about ten of its 26 neighbours; what a
 is why the benchmarks do not use random voxels. The building stands askew to the grid, as a real one does.
 """
 
-__all__ = ["VOXEL_SIZE_M", "surface_voxels"]
+__all__ = ["VOXEL_SIZE_M", "room_of_surfaces", "surface_voxels"]
 
 from collections.abc import Iterator
 
@@ -30,11 +30,9 @@ def surface_voxels(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     Returns:
         coords [count, 3] int32, unique, at 5 cm; colors [count, 3] uint8.
     """
-    angle = np.random.default_rng([seed, 0]).uniform(0.1, 0.7)
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     coords, colors, total, room = [], [], 0, 0
     while total < count:
-        one = _room_voxels(np.random.default_rng([seed, 1, room]), _cell(room) * _CELL_M, turn)
+        one = room_of_surfaces(room, seed)
         coords.append(one[0])
         colors.append(one[1])
         total += len(one[0])
@@ -42,6 +40,16 @@ def surface_voxels(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     if not coords:
         return np.zeros((0, 3), np.int32), np.zeros((0, 3), np.uint8)
     return np.concatenate(coords)[:count], np.concatenate(colors)[:count]
+
+
+def room_of_surfaces(room: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """One room of the building of `surface_voxels`: coords [n, 3] int32, unique, in no other room; colors [n, 3] uint8.
+
+    Rooms s * s to (s + 1) * (s + 1) - 1 stand around the square of those before, each beside the next.
+    """
+    angle = np.random.default_rng([seed, 0]).uniform(0.1, 0.7)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    return _room_voxels(np.random.default_rng([seed, 1, room]), _cell(room) * _CELL_M, turn)
 
 
 def _cell(room: int) -> np.ndarray:

@@ -121,6 +121,10 @@ class Components:
         kept = [slots[self.of[slots] == c] for c in ended for slots in (self.members.pop(c),)]
         return ComponentChange(ended, self._begin(voxel_map.coords, np.concatenate([*kept, fresh])))
 
+    def nbytes(self) -> int:
+        """Memory of the arrays, bytes."""
+        return self.of.nbytes + sum(slots.nbytes for slots in self.members.values())
+
     def _begin(self, coords: np.ndarray, slots: np.ndarray) -> list[int]:
         if not len(slots):
             return []

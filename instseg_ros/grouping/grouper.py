@@ -156,6 +156,10 @@ class Grouper:
         self._forgotten = set()
         return Segmentation(self._segment, self._segments, touched, gone)
 
+    def nbytes(self) -> int:
+        """Memory of the arrays, bytes."""
+        return self._components.nbytes() + self._segment.nbytes + sum(one.slots.nbytes for one in self._segments.values())
+
     def _without(self, old: list[int], delta: Delta) -> list[int]:
         """The old segments that hold no slot whose voxel has been exchanged: only those can go on under their id."""
         if not old or not len(delta.removed):

@@ -38,12 +38,15 @@ class IncrementalNetwork:
         floor_z_m: height of the floor in the map's frame, m; None = unknown.
         budget_bytes: cached outputs held between updates, 0 = all. Those that were not needed for longest are evicted, and computed
             anew when something changes near them; the outputs published stay. While an update runs, it holds what it needs.
+        radius_voxels: likewise those are evicted that are further than this from where the map changed lately (the median of the
+            middles of the last three changes), unless the last update needed them; 0 = no limit.
     """
 
     def __init__(
-        self, net: InstanceNet, tolerance: float = 0.0, threads: int = 0, floor_z_m: float | None = 0.0, budget_bytes: int = 0
+        self, net: InstanceNet, tolerance: float = 0.0, threads: int = 0, floor_z_m: float | None = 0.0, budget_bytes: int = 0,
+        radius_voxels: float = 0.0,
     ) -> None:
-        self.config, self.floor_z_m, self.budget_bytes = net.config, floor_z_m, budget_bytes
+        self.config, self.floor_z_m, self.budget_bytes, self.radius_voxels = net.config, floor_z_m, budget_bytes, radius_voxels
         self.labels_of: LabelsOf | None = None  # set where the true classes are known, for a network with label_input
         self.program = compile_network(net)
         self._weights = [kernels.pad_channels(layer.weight) for layer in self.program.layers]
@@ -60,7 +63,9 @@ class IncrementalNetwork:
         self._cache = [np.zeros((0, layer.weight.shape[2]), np.float32) for layer in self.program.layers]
         self._fresh = [np.zeros(0, np.uint8) for _ in self.config.channels]
         self._scale = [0.0] * len(self.program.layers)
-        self._residency = Residency(self.program, self.budget_bytes) if self.budget_bytes else None
+        self._residency: Residency | None = None
+        if self.budget_bytes or self.radius_voxels:
+            self._residency = Residency(self.program, self.budget_bytes, self.radius_voxels)
         self._dilated = {(x.level, x.dilation): DilatedTable(x.dilation) for x in self.program.layers if x.dilation > 1}
         self._retabled: dict[tuple[int, int], np.ndarray] = {}
         self._refinement = None if self.program.refinement is None else IncrementalRefinement(self.program.refinement, self.tolerance)
@@ -91,9 +96,8 @@ class IncrementalNetwork:
             rows = self._wave(pyramid, None if everything else delta, added, dirty)
         else:
             removed = [np.zeros(0, np.int32) for _ in added] if everything else delta.pyramid.removed
-            self._residency.follow(pyramid, removed, added)
-            centers = np.concatenate([voxels.coords[dirty], delta.removed_coords])
-            rows = self._within_budget(self._residency, pyramid, None if everything else delta, added, dirty, centers)
+            near = self._residency.follow(pyramid, removed, added, np.concatenate([voxels.coords[dirty], delta.removed_coords]))
+            rows = self._within_limits(self._residency, pyramid, None if everything else delta, added, dirty, near)
         if self._refinement is not None and self.prediction.embedding is not None:
             rows, statistics = self._refinement.follow(pyramid.levels[0], None if everything else delta, rows, self.prediction.embedding)
             self.statistics += statistics
@@ -123,17 +127,17 @@ class IncrementalNetwork:
         self._read_out(last)
         return last
 
-    def _within_budget(
-        self, residency: Residency, pyramid: Pyramid, delta: MapDelta | None, added: list[np.ndarray], dirty: np.ndarray, centers: np.ndarray
+    def _within_limits(
+        self, residency: Residency, pyramid: Pyramid, delta: MapDelta | None, added: list[np.ndarray], dirty: np.ndarray, near: set[int]
     ) -> np.ndarray:
-        """As `_wave`, holding no more outputs than allowed."""
-        near = residency.touched(centers)
-        if delta is None or residency.bytes(near) > self.budget_bytes:
+        """As `_wave`, holding no more outputs than allowed; `near` are the regions that the change can reach."""
+        if delta is None or not residency.fits(near):
             residency.evict(near)
             changed = []
             for tile in residency.tiles(near):
                 changed.append(self._rebuild(residency, pyramid, tile))
                 self._read_out(changed[-1])
+                residency.shrink()
         else:
             lost = residency.absent(near)
             if lost:
@@ -142,7 +146,7 @@ class IncrementalNetwork:
             self._fit_places(residency)
             unseen = [residency.rows(level, lost) for level in range(len(pyramid.levels))]
             changed = [self._wave(pyramid, delta, added, dirty, unseen)]
-        residency.shrink()
+            residency.shrink(near)
         return np.sort(np.concatenate([np.zeros(0, np.int32), *changed]))
 
     def _rebuild(self, residency: Residency, pyramid: Pyramid, regions: set[int], keep: Iterable[int] = ()) -> np.ndarray:

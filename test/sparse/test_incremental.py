@@ -97,18 +97,73 @@ def corridor_step(rng: np.random.Generator, voxels: VoxelMap, length: int) -> Ma
     return MapUpdate(coords, colors, np.ones(len(coords), np.float32), 0.05, deleted=gone)
 
 
-@settings(max_examples=25, deadline=None)
-@given(st.integers(0, 1 << 30), networks, st.sampled_from([1, 60_000, 300_000]), st.integers(2, 8))
-@example(251, {"channels": (4, 8, 12, 16), "height_feature": False}, 300_000, 6)  # regions beside the change were let go to make room
-def test_exact_with_outputs_evicted_and_computed_anew(seed, changes, budget_bytes, steps):
+limits = st.sampled_from([(1, 0.0), (60_000, 0.0), (300_000, 0.0), (0, 0.1), (0, 150.0), (0, 400.0), (300_000, 200.0)])  # bytes, voxels
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 1 << 30), networks, limits, st.integers(2, 8))
+@example(251, {"channels": (4, 8, 12, 16), "height_feature": False}, (300_000, 0.0), 6)  # regions beside the change were let go to make room
+def test_exact_with_outputs_evicted_and_computed_anew(seed, changes, limits, steps):
+    budget_bytes, radius = limits
     net, rng = small_net(seed % 7, **changes), np.random.default_rng(seed)
     voxels = VoxelMap(0.05, depth=len(net.config.channels))
-    network = IncrementalNetwork(net, budget_bytes=budget_bytes)
+    network = IncrementalNetwork(net, budget_bytes=budget_bytes, radius_voxels=radius)
     shadow = {}
     for _ in range(steps):
-        changed = network.refresh(voxels, voxels.apply(corridor_step(rng, voxels, 900)))
+        update = corridor_step(rng, voxels, 900)
+        changed = network.refresh(voxels, voxels.apply(update))
         shadow = check_current(net, voxels, network, changed, shadow)
-        assert network.held_bytes() <= budget_bytes  # between updates
+        assert network.held_bytes() <= (budget_bytes or np.inf)  # between updates
+
+
+def voxels_with_outputs(network: IncrementalNetwork, voxels: VoxelMap) -> np.ndarray:
+    """Coordinates [n, 3] of the voxels whose outputs are held."""
+    place = network._residency.place[0]
+    return voxels.coords[: len(place)][place >= 0]
+
+
+def walk_along(network: IncrementalNetwork, voxels: VoxelMap, starts: range, delete: bool = False) -> None:
+    """A floor is seen piece by piece, and forgotten again behind."""
+    gone = np.zeros((0, 3), np.int32)
+    for x in starts:
+        floor = np.stack(np.meshgrid(np.arange(x, x + starts.step), np.arange(8), [0], indexing="ij"), -1).reshape(-1, 3).astype(np.int32)
+        update = MapUpdate(floor, np.full_like(floor, 200, np.uint8), np.ones(len(floor), np.float32), 0.05, deleted=gone)
+        network.refresh(voxels, voxels.apply(update))
+        gone = floor if delete else gone
+
+
+def test_outputs_out_of_the_radius_are_let_go_of_wherever_the_map_grows():
+    net, voxels = small_net(0), VoxelMap(0.05, depth=3)
+    network = IncrementalNetwork(net, radius_voxels=200.0)
+    walk_along(network, voxels, range(0, 3000, 100))
+    x = voxels_with_outputs(network, voxels)[:, 0]
+    middle = np.median([100 * (k + 0.5) for k in range(27, 30)])
+    assert x.max() == 2999 and len(np.unique(x)) == np.ptp(x) + 1  # all about the last updates
+    assert middle - 200 - 64 <= x.min() <= middle - 200 + 1, "a region goes when no voxel of it is near"
+    dot = MapUpdate(np.zeros((1, 3), np.int32), np.zeros((1, 3), np.uint8), np.ones(1, np.float32), 0.05)
+    network.refresh(voxels, voxels.apply(dot))
+    x = voxels_with_outputs(network, voxels)[:, 0]
+    assert x.min() == 0 and x.max() == 2999, "one change far away: what it needs, and still what is about the others"
+    assert not ((x > 200) & (x < 2000)).any()
+
+
+def test_a_whole_map_at_once_leaves_outputs_within_the_radius_only():
+    net, voxels = small_net(0), VoxelMap(0.05, depth=3)
+    whole = np.stack(np.meshgrid(np.arange(3000), np.arange(8), [0], indexing="ij"), -1).reshape(-1, 3).astype(np.int32)
+    network = IncrementalNetwork(net, radius_voxels=200.0)
+    network.refresh(voxels, voxels.apply(MapUpdate(whole, np.full_like(whole, 200, np.uint8), np.ones(len(whole), np.float32), 0.05)))
+    x = voxels_with_outputs(network, voxels)[:, 0]
+    assert 1500 - 200 - 64 <= x.min() <= 1500 - 200 and 1500 + 200 <= x.max() <= 1500 + 200 + 64
+
+
+def test_a_map_that_moves_on_leaves_nothing_behind():
+    net, voxels = small_net(0), VoxelMap(0.05, depth=3)
+    network = IncrementalNetwork(net, budget_bytes=10_000_000)
+    walk_along(network, voxels, range(0, 500, 50), delete=True)
+    places, regions = list(network._residency.size), len(network._residency._members)
+    walk_along(network, voxels, range(600, 5000, 50), delete=True)
+    assert len(network._residency) <= 5 and len(network._residency._members) == regions
+    assert all(now <= 2 * before for now, before in zip(network._residency.size, places, strict=True))
 
 
 def test_what_is_far_from_the_change_is_let_go_and_not_computed_again():
