@@ -10,5 +10,6 @@ BENCHMARKS = {
     "memory": "what a whole floor takes while a robot explores it, with a limit for what the network keeps",
     "online": "time per update and stage over the sequence of a single room",
     "resume": "SIGKILL of the segmenter node at random moments: what comes back, and under which ids",
+    "soak": "the segmenter node for an hour of updates: memory, latency and what was dropped",
 }
 """Name and summary; the module has the name of the benchmark and is imported only when it runs."""

@@ -9,7 +9,7 @@ __all__ = ["add_arguments", "explore", "floor_updates", "plot", "return_updates"
 
 import argparse
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,8 @@ import numpy as np
 from tqdm import tqdm
 
 from instseg_ros.benchmarks.resident import peak_bytes, resident_bytes
-from instseg_ros.benchmarks.surfaces import VOXEL_SIZE_M, room_of_surfaces
+from instseg_ros.benchmarks.surfaces import VOXEL_SIZE_M
+from instseg_ros.benchmarks.surfaces import RoomOfSurfaces as Room
 from instseg_ros.config import SegmenterConfig
 from instseg_ros.mapping.update import MapUpdate
 from instseg_ros.models.weights import settings_over_weights
@@ -52,23 +53,15 @@ def run(args: argparse.Namespace) -> tuple[dict[str, Any], Rows]:
     return figures, rows
 
 
-@dataclass(frozen=True)
-class Room:
-    """A room as it was seen."""
-
-    coords: np.ndarray
-    colors: np.ndarray
-
-
 def rooms_along_the_way(voxels: int, seed: int) -> Iterator[Room]:
     """Rooms of a building of so many voxels in an order in which each is beside the one before; the last is half seen."""
     left, shell = voxels, 0
     while True:
         numbers = range(shell * shell, (shell + 1) * (shell + 1))
-        for room in numbers if shell % 2 == 0 else reversed(numbers):
-            coords, colors = room_of_surfaces(room, seed)
-            yield Room(coords[:left], colors[:left])
-            left -= len(coords)
+        for number in numbers if shell % 2 == 0 else reversed(numbers):
+            room = Room.made_up(number, seed)
+            yield Room(room.coords[:left], room.colors[:left], room.surface[:left])
+            left -= len(room.coords)
             if left <= 0:
                 return
         shell += 1
@@ -127,7 +120,7 @@ def explore(segmenter: Segmenter, voxels: int, update_voxels: int, returns: int,
             bar.update(len(update))
     for update in tqdm(list(return_updates(_spread(rooms, returns), update_voxels)), desc="return"):
         rows.append(_row(segmenter, "return", update))
-    input_bytes = sum(room.coords.nbytes + room.colors.nbytes for room in rooms)
+    input_bytes = sum(room.coords.nbytes + room.colors.nbytes + room.surface.nbytes for room in rooms)
     return _figures(segmenter, rows, before + input_bytes), rows
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from instseg_ros.benchmarks.node_process import run_segmenter
 from instseg_ros.config import ModelConfig
 from instseg_ros.errors import DataError, require
 from instseg_ros.labels import class_index, class_to_nyu40
@@ -128,16 +129,6 @@ def _all_chairs(path: Path) -> None:
     save_weights(path, net, {})
 
 
-def _node(arguments: list[str], log: str) -> None:
-    """The segmenter node, in a process forked from one that has imported everything."""
-    from instseg_ros.ros.segmenter_node import main
-
-    out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    os.dup2(out, 1)
-    os.dup2(out, 2)
-    raise SystemExit(main(["segmenter_node", "--ros-args", *arguments]))
-
-
 class KillRun:
     """One map and state file through many lives of the node. rclpy must be initialised.
 
@@ -234,7 +225,7 @@ class _Life:
         }
         arguments = ["-r", f"__node:={name}", "-r", f"map_updates:=/{name}/map_updates", "-r", f"request_full:=/{name}/request_full"]
         arguments += [part for key, value in settings.items() for part in ("-p", f"{key}:={value}")]
-        self.process = runs._processes.Process(target=_node, args=(arguments, str(runs.folder / "nodes.log")))
+        self.process = runs._processes.Process(target=run_segmenter, args=(arguments, str(runs.folder / "nodes.log")))
         self._born = time.monotonic()
         self.process.start()
 

@@ -4,9 +4,10 @@ A map's surfaces are thin, so a voxel has about ten of its 26 neighbours; what a
 is why the benchmarks do not use random voxels. The building stands askew to the grid, as a real one does.
 """
 
-__all__ = ["VOXEL_SIZE_M", "room_of_surfaces", "surface_voxels"]
+__all__ = ["VOXEL_SIZE_M", "RoomOfSurfaces", "surface_voxels"]
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,6 +16,25 @@ _SPACING_M = VOXEL_SIZE_M / 2  # between sampled points; half a voxel leaves no 
 _CELL_M = np.array([6.0, 5.0])  # pitch of the rooms
 _GAP_M = 0.2  # at least this much between two rooms, so that no voxel is in both
 _DOOR_M = (0.9, 2.0)  # width, height
+
+
+@dataclass(frozen=True)
+class RoomOfSurfaces:
+    """One room of the building of `surface_voxels`."""
+
+    coords: np.ndarray
+    """[n, 3] int32, unique, and in no other room."""
+    colors: np.ndarray
+    """[n, 3] uint8."""
+    surface: np.ndarray
+    """[n] int64: 0 floor, 1 to 4 walls, then the furniture."""
+
+    @classmethod
+    def made_up(cls, room: int, seed: int) -> "RoomOfSurfaces":
+        """The room of a number: rooms s * s to (s + 1) * (s + 1) - 1 stand around the square of those before, each beside the next."""
+        angle = np.random.default_rng([seed, 0]).uniform(0.1, 0.7)
+        turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+        return cls(*_room_voxels(np.random.default_rng([seed, 1, room]), _cell(room) * _CELL_M, turn))
 
 
 def surface_voxels(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -32,24 +52,14 @@ def surface_voxels(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """
     coords, colors, total, room = [], [], 0, 0
     while total < count:
-        one = room_of_surfaces(room, seed)
-        coords.append(one[0])
-        colors.append(one[1])
-        total += len(one[0])
+        one = RoomOfSurfaces.made_up(room, seed)
+        coords.append(one.coords)
+        colors.append(one.colors)
+        total += len(one.coords)
         room += 1
     if not coords:
         return np.zeros((0, 3), np.int32), np.zeros((0, 3), np.uint8)
     return np.concatenate(coords)[:count], np.concatenate(colors)[:count]
-
-
-def room_of_surfaces(room: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """One room of the building of `surface_voxels`: coords [n, 3] int32, unique, in no other room; colors [n, 3] uint8.
-
-    Rooms s * s to (s + 1) * (s + 1) - 1 stand around the square of those before, each beside the next.
-    """
-    angle = np.random.default_rng([seed, 0]).uniform(0.1, 0.7)
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    return _room_voxels(np.random.default_rng([seed, 1, room]), _cell(room) * _CELL_M, turn)
 
 
 def _cell(room: int) -> np.ndarray:
@@ -59,8 +69,8 @@ def _cell(room: int) -> np.ndarray:
     return np.array([shell, rest] if rest <= shell else [2 * shell - rest, shell], np.float64)
 
 
-def _room_voxels(rng: np.random.Generator, corner_m: np.ndarray, turn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Unique voxels of one room in grid order; where two objects share a voxel, the first one has it."""
+def _room_voxels(rng: np.random.Generator, corner_m: np.ndarray, turn: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Unique voxels of one room in grid order, colours, surfaces; where two surfaces share a voxel, the first one has it."""
     points, colors = [], []
     for surface in _objects(rng, _CELL_M - _GAP_M - rng.uniform(0, 1, 2)):
         points.append(surface)
@@ -72,7 +82,8 @@ def _room_voxels(rng: np.random.Generator, corner_m: np.ndarray, turn: np.ndarra
     key = (shifted[:, 0] << 42) | (shifted[:, 1] << 21) | shifted[:, 2]
     first = np.unique(key, return_index=True)[1]
     noisy = np.concatenate(colors)[first] + rng.normal(0, 8, (len(first), 3))
-    return coords[first], np.clip(noisy, 0, 255).astype(np.uint8)
+    surface = np.repeat(np.arange(len(points)), [len(p) for p in points])
+    return coords[first], np.clip(noisy, 0, 255).astype(np.uint8), surface[first]
 
 
 def _objects(rng: np.random.Generator, size_m: np.ndarray) -> Iterator[np.ndarray]:
