@@ -64,9 +64,8 @@ class VoxelHistory:
             exists: which ids count; others are forgotten.
         """
         now, home, tenure = self.instance_of[slots], self.home[slots], self.tenure[slots]
-        there = np.bincount(home, minlength=1) > 0
-        there[there] = [exists(i) for i in np.flatnonzero(there).tolist()]
-        counts = there[home]
+        ids, where = np.unique(home, return_inverse=True)  # never a table of all ids: their number grows with time
+        counts = np.array([exists(i) for i in ids.tolist()], bool)[where]
         home, tenure = np.where(counts, home, 0).astype(np.uint32), np.where(counts, tenure, 0)
         run = np.where(now > 0, update - self.since[slots], 0)
         tenure = tenure + np.where(now == home, run, 0)

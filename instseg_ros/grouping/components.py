@@ -89,8 +89,8 @@ class Components:
 
     def __init__(self, reach: int) -> None:
         self.reach = reach
-        self.of = np.zeros(0, np.int32)
-        """[capacity] component per slot, -1 = not foreground."""
+        self.of = np.zeros(0, np.int64)
+        """[capacity] component per slot, -1 = not foreground. Numbers are not used again, and weeks of updates take more than 31 bits."""
         self.members: dict[int, np.ndarray] = {}
         """Slots [n] int32 of every component, in canonical order."""
         self._next = 0
@@ -132,7 +132,7 @@ class Components:
         order = np.argsort(keys)
         slots = slots[order].astype(np.int32)
         label = connect(keys[order], self.reach)
-        self.of[slots] = label + self._next
+        self.of[slots] = label.astype(np.int64) + self._next
         by_label = np.argsort(label, kind="stable")
         parts = np.split(slots[by_label], np.cumsum(np.bincount(label))[:-1])
         begun = list(range(self._next, self._next + len(parts)))
@@ -142,4 +142,4 @@ class Components:
 
     def _fit(self, capacity: int) -> None:
         if len(self.of) < capacity:
-            self.of = np.concatenate([self.of, np.full(capacity - len(self.of), -1, np.int32)])
+            self.of = np.concatenate([self.of, np.full(capacity - len(self.of), -1, np.int64)])

@@ -97,7 +97,7 @@ class Grouper:
         self._segments_of: dict[int, list[int]] = {}
         self._forgotten |= set(self._segments)
         self._segments.clear()
-        self._segment = np.zeros(0, np.int32)
+        self._segment = np.zeros(0, np.int64)
         self._started = False
 
     def regroup(self, voxel_map: Map, prediction: Prediction, changed: np.ndarray, delta: Delta) -> Segmentation:
@@ -123,7 +123,7 @@ class Grouper:
             raise
         coords = voxel_map.coords
         if len(self._segment) < len(coords):
-            self._segment = np.concatenate([self._segment, np.full(len(coords) - len(self._segment), -1, np.int32)])
+            self._segment = np.concatenate([self._segment, np.full(len(coords) - len(self._segment), -1, np.int64)])
         if self._started:
             present = np.unique(np.concatenate([changed, delta.added, delta.changed]).astype(np.int64))
             present = present[voxel_map.alive[present]]

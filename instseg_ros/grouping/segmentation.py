@@ -24,7 +24,7 @@ class Segmentation:
     """All segments of a map, after one regrouping."""
 
     segment: np.ndarray
-    """[capacity] int32 segment id per slot, -1 = none."""
+    """[capacity] int64 segment id per slot, -1 = none."""
     segments: dict[int, Segment]
     """Every segment by its id. An id names the same segment for as long as its voxels do not change, and is not used again."""
     touched: set[int] = field(default_factory=set)
