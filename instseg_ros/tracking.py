@@ -182,11 +182,12 @@ class InstanceTracker:
         column = np.repeat(np.arange(len(segments)), [len(s.slots) for s in segments])
         shared = tally(self.instance_of[slots], column)
         sizes = {i: len(self._alive(i)) for i in old_ids}
-        segment_of = np.full(len(self.instance_of), -1, np.int32)
-        segment_of[slots] = column
+        order = np.argsort(slots)
+        ordered = slots[order]
         for i, dormant in self._dormant.items():
-            at = segment_of[dormant.slots]
-            for k, n in zip(*np.unique(at[at >= 0], return_counts=True), strict=True):
+            at = np.minimum(np.searchsorted(ordered, dormant.slots), len(ordered) - 1)
+            found = column[order[at[ordered[at] == dormant.slots]]]
+            for k, n in zip(*np.unique(found, return_counts=True), strict=True):
                 shared[i, int(k)] = int(n)
                 sizes[i] = len(dormant.slots)
         home, tenure = self._history.longest(slots, self._updates, self._exists)
