@@ -12,6 +12,7 @@ from instseg_ros.labels import class_index
 from instseg_ros.mapping.update import MapUpdate
 from instseg_ros.models.network import InstanceNet
 from instseg_ros.ros.finished_map import FinishedMap
+from instseg_ros.ros.inputs import UpdateQueue
 from instseg_ros.segmenter import Segmenter
 from instseg_ros.voxel_history import VoxelHistory
 
@@ -91,3 +92,18 @@ def test_what_a_voxel_belonged_to_longest_is_found_whatever_its_id():
     assert home.tolist() == [old] * 4 and tenure.tolist() == [8, 8, 9, 9]
     home, tenure = history.longest(np.arange(4), 10, lambda i: i == new)
     assert home.tolist() == [new, new, old, old] and tenure.tolist() == [1, 1, 9, 9]
+
+
+def test_a_paused_queue_does_not_grow_with_updates_of_nothing():
+    queue = UpdateQueue(1000)
+    for k in range(3500):
+        coords = np.array([[k % 5, 0, 0]] * (k % 2), np.int32).reshape(-1, 3)
+        update = MapUpdate(coords, np.full((len(coords), 3), k % 256, np.uint8), np.ones(len(coords), np.float32), 0.05, sequence=k)
+        assert queue.put(update, len(update), 0) and len(queue) <= 1001
+    waiting = queue.take()
+    assert sum(entry.updates for entry in waiting) == 3500 and not queue.counts["dropped_queue_full"]
+    known: dict[int, int] = {}
+    for entry in waiting:
+        known.update(zip(entry.content.coords[:, 0].tolist(), entry.content.colors[:, 0].tolist(), strict=True))
+    last = {k % 5: k % 256 for k in range(3500) if k % 2}
+    assert known == last, "later values win, nothing is lost"

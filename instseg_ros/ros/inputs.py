@@ -89,6 +89,8 @@ class UpdateQueue:
     """
 
     RESET = object()
+    MOST_ENTRIES = 1000
+    """Updates of few voxels or none are merged from this number on: a paused node keeps them for hours."""
 
     def __init__(self, max_voxels: int) -> None:
         self.max_voxels = max_voxels
@@ -101,7 +103,7 @@ class UpdateQueue:
         """Queue an update; a full one makes everything before it superfluous. False if there is no room."""
         with self.ready:
             keep = [w for w in self._waiting if w.content is self.RESET] if full else self._waiting
-            if self._total(keep) + voxels > self.max_voxels:
+            if self._total(keep) + voxels > self.max_voxels or len(keep) >= self.MOST_ENTRIES:
                 keep = self._merged(keep)
             if self._total(keep) + voxels > self.max_voxels:
                 self.counts["dropped_queue_full"] += 1
@@ -118,7 +120,7 @@ class UpdateQueue:
 
     def _merged(self, waiting: list[Waiting]) -> list[Waiting]:
         """The same with neighbouring map updates merged, unless that was just done."""
-        if self._total(waiting) < 1.5 * self._voxels_merged:
+        if self._total(waiting) < 1.5 * self._voxels_merged and len(waiting) < self.MOST_ENTRIES:
             return waiting
         merged: list[Waiting] = []
         for is_update, run in itertools.groupby(waiting, lambda w: isinstance(w.content, MapUpdate)):
