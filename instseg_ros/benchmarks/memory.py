@@ -8,6 +8,7 @@ are back, so that what was let go of there has to be computed again.
 __all__ = ["add_arguments", "explore", "floor_updates", "plot", "return_updates", "run"]
 
 import argparse
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -130,19 +131,21 @@ def _spread(rooms: list[Room], count: int) -> list[Room]:
 
 
 def _row(segmenter: Segmenter, phase: str, update: MapUpdate) -> dict[str, Any]:
+    start = time.process_time()
     result = segmenter.process(update)
+    cpu_ms = (time.process_time() - start) * 1e3
     network = segmenter.runner
     assert isinstance(network, IncrementalNetwork)
     return {
         "phase": phase, "voxels": result.voxels, "changed": len(update) + len(update.deleted), "instances": len(result.instances),
         "held_bytes": network.held_bytes(), "network_bytes": network.nbytes(), "resident_bytes": resident_bytes(),
-        **{f"{stage}_ms": ms for stage, ms in result.stage_ms.items()},
+        **{f"{stage}_ms": ms for stage, ms in result.stage_ms.items()}, "cpu_ms": cpu_ms,
     }
 
 
 def _figures(segmenter: Segmenter, rows: Rows, before: int) -> dict[str, Any]:
     explored = [row for row in rows if row["phase"] == "explore"]
-    back = [row["total_ms"] for row in rows if row["phase"] == "return"]
+    back = [row for row in rows if row["phase"] == "return"]
     tenth = max(1, len(explored) // 10)
     voxels, budget = rows[-1]["voxels"], segmenter.config.cache_mb * 1_000_000
     figures: dict[str, Any] = {
@@ -153,11 +156,11 @@ def _figures(segmenter: Segmenter, rows: Rows, before: int) -> dict[str, Any]:
         "resident_bytes_per_voxel": (rows[-1]["resident_bytes"] - before) / voxels,
         **{f"bytes_per_voxel_{name}": size / voxels for name, size in segmenter.nbytes().items()},
     }
-    for name, part in (("early", explored[tenth : 2 * tenth]), ("late", explored[-tenth:])):
-        times = [row["total_ms"] for row in part] or [0.0]
-        figures[f"explore_ms_p50_{name}"], figures[f"explore_ms_p95_{name}"] = np.percentile(times, [50, 95]).tolist()
-    if back:
-        figures["return_ms_p50"], figures["return_ms_max"] = float(np.median(back)), max(back)
+    for phase, part in (("explore_early", explored[tenth : 2 * tenth]), ("explore_late", explored[-tenth:]), ("return", back)):
+        for kind in ("total", "cpu") if part else ():
+            times = [row[f"{kind}_ms"] for row in part]
+            p50, p95 = np.percentile(times, [50, 95]).tolist()
+            figures |= {f"{phase}_{kind}_ms_p50": p50, f"{phase}_{kind}_ms_p95": p95, f"{phase}_{kind}_ms_max": max(times)}
     return figures
 
 
