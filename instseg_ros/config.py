@@ -56,6 +56,10 @@ class GroupingConfig:
     min_cluster_voxels: int = setting(30, "HDBSCAN min_cluster_size, in voxels", ge=2, le=1_000_000)
     embedding_scale: float = setting(1.0, "weight of the embedding distance", ge=0.0, le=100.0)
     offset_scale: float = setting(5.0, "weight of the distance between predicted centres, 1/m; HDBSCAN and mean shift", ge=0.0, le=100.0)
+    position_scale: float = setting(
+        0.0, "weight of the distance between the voxels themselves, 1/m; HDBSCAN and mean shift. SSEN's network reads coordinates, ours may not: "
+        "of two equal things side by side only this, or the offset, tells one from the other", ge=0.0, le=100.0,
+    )
     semantic_scale: float = setting(
         0.0, "weight of the distance between class probabilities; all but connected components. None of the papers has it", ge=0.0, le=100.0,
     )

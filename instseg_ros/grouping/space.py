@@ -1,4 +1,4 @@
-"""The space in which voxels are clustered: their embeddings, the centres that they vote for, and their classes."""
+"""The space in which voxels are clustered: their embeddings, the centres that they vote for, where they are, and their classes."""
 
 __all__ = ["MAX_CELLS", "MIN_CELLS", "cells_of", "clustering_space", "embedding_space", "space_heads"]
 
@@ -32,8 +32,8 @@ def clustering_space(component: Component, config: GroupingConfig) -> np.ndarray
     """Where the voxels of a component lie in the space in which they are clustered.
 
     Returns:
-        [n, D + 3] float64: scaled embedding, then the scaled centre that the voxel votes for; [n, D + 3 + 20] with the scaled class
-        probabilities, if `semantic_scale` is above 0.
+        [n, F] float64: what has a scale above 0 of the embedding (D columns), the centre that the voxel votes for (3), where it is (3) and its class
+        probabilities (20), in this order.
     """
     parts = []
     for head in space_heads(config):
@@ -41,6 +41,8 @@ def clustering_space(component: Component, config: GroupingConfig) -> np.ndarray
             parts.append(component.rows.require("embedding") * float(config.embedding_scale))
         else:
             parts.append((np.asarray(component.points_m, np.float64) + component.rows.require("offset")) * config.offset_scale)
+    if config.position_scale > 0.0:
+        parts.append(np.asarray(component.points_m, np.float64) * config.position_scale)
     return np.concatenate([*parts, *_classes(component, config)], axis=1, dtype=np.float64)
 
 
