@@ -187,6 +187,9 @@ class InputConfig:
         ge=1000, le=50_000_000,
     )
     max_backward_s: float = setting(1.0, "a stamp or clock that jumps back by more than this resets the map, s", ge=0.0, le=3600.0)
+    max_ahead_s: float = setting(
+        60.0, "a message with a stamp further ahead of the node's clock than this is refused, s; 0 = any stamp", ge=0.0, le=1e9,
+    )
     request_period_s: float = setting(1.0, "wait before the whole map is asked for again; doubles up to 30 s", ge=0.05, le=30.0)
 
 

@@ -5,6 +5,7 @@ __all__ = ["BENCHMARKS"]
 BENCHMARKS = {
     "ablations": "presets of the four papers with and without each of their ideas, trained and judged on the same scenes",
     "conv": "one sparse convolution and the whole U-Net against other libraries, 20 k to 1 M voxels",
+    "fuzz": "malformed, truncated and hostile messages over real topics: crashes, changes of the map, errors without a cause",
     "grouping": "regrouping touched components against grouping the whole map, every grouper",
     "incremental": "cost and error of the incremental network against full passes",
     "memory": "what a whole floor takes while a robot explores it, with a limit for what the network keeps",

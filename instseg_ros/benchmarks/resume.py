@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 
+from instseg_ros.benchmarks.live_node import chair_weights
 from instseg_ros.benchmarks.node_process import run_segmenter
-from instseg_ros.config import ModelConfig
 from instseg_ros.errors import DataError, require
-from instseg_ros.labels import class_index, class_to_nyu40
+from instseg_ros.labels import class_to_nyu40
 from instseg_ros.mapping.update import MapUpdate, voxel_coords
 from instseg_ros.persistence import State, load_newest_state
 
@@ -112,23 +112,6 @@ class Field:
         return MapUpdate(coords, colors, np.ones(len(coords), np.float32), VOXEL_M, stamp_ns=time.time_ns(), sequence=self.sequence, **fields)
 
 
-def _all_chairs(path: Path) -> None:
-    """Weights of a network that calls every voxel a chair."""
-    import torch
-
-    from instseg_ros.models.network import InstanceNet
-    from instseg_ros.models.weights import save_weights
-
-    net = InstanceNet(ModelConfig(channels=(4, 4))).eval()
-    with torch.no_grad():
-        heads: dict[str, Any] = dict(net.heads.items())
-        for head in heads.values():
-            head[-1].weight.zero_()
-            head[-1].bias.zero_()
-        heads["semantic"][-1].bias[class_index("chair")] = 10.0
-    save_weights(path, net, {})
-
-
 class KillRun:
     """One map and state file through many lives of the node. rclpy must be initialised.
 
@@ -152,7 +135,7 @@ class KillRun:
         self._lives = 0
         self._start_s = 1.0
         folder.mkdir(parents=True, exist_ok=True)
-        _all_chairs(folder / "chairs.safetensors")
+        chair_weights(folder / "chairs.safetensors")
 
     def __enter__(self) -> "KillRun":
         return self

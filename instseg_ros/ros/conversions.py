@@ -6,6 +6,7 @@ __all__ = [
     "header",
     "instances_to_msg",
     "ns_to_time",
+    "stamp_of",
     "time_to_ns",
     "update_from_msg",
     "update_to_msg",
@@ -39,6 +40,18 @@ _EVENT_TYPES = {
 def time_to_ns(stamp: Time) -> int:
     """Integer nanoseconds of a message stamp."""
     return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
+
+
+def stamp_of(header: Header) -> int:
+    """Integer nanoseconds of the stamp of a message that is to be believed.
+
+    Raises:
+        InputError: the stamp is negative, or its nanoseconds make more than a second.
+    """
+    stamp = header.stamp
+    if stamp.sec < 0 or stamp.nanosec >= 1_000_000_000:
+        raise InputError(f"header.stamp is {stamp.sec} s and {stamp.nanosec} ns: it must not be negative, and hold less than 1e9 ns")
+    return time_to_ns(stamp)
 
 
 def ns_to_time(stamp_ns: int) -> Time:
@@ -76,7 +89,7 @@ def update_from_msg(msg: MapUpdateMsg) -> MapUpdate:
         # The shortest decimal that is this float32: 0.05 and not 0.05000000074505806.
         voxel_size_m=float(str(np.float32(msg.voxel_size))),
         frame_id=msg.header.frame_id,
-        stamp_ns=time_to_ns(msg.header.stamp),
+        stamp_ns=stamp_of(msg.header),
         sequence=int(msg.sequence),
         full=bool(msg.full),
         deleted=np.array(msg.deleted, np.int32).reshape(-1, 3),

@@ -1,6 +1,6 @@
 """Counts, rates and times of a node, and how they become diagnostic_msgs."""
 
-__all__ = ["Monitor", "status"]
+__all__ = ["Monitor", "shortened", "status"]
 
 import threading
 import time
@@ -12,6 +12,11 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
 
 _LEVELS = {"ok": DiagnosticStatus.OK, "warn": DiagnosticStatus.WARN, "error": DiagnosticStatus.ERROR}
+
+
+def shortened(text: str, most: int = 600) -> str:
+    """The text, without its middle if it is longer."""
+    return text if len(text) <= most else f"{text[: most // 2]} ... {text[-most // 2 :]}"
 
 
 class Monitor:
@@ -43,9 +48,9 @@ class Monitor:
             self._durations_ms.setdefault(stage, deque(maxlen=300)).append(ms)
 
     def error(self, text: str) -> None:
-        """Remember the last error."""
+        """Remember the last error, of a length that fits every viewer: parts of it can be what a stranger wrote."""
         with self._lock:
-            self.last_error, self.last_error_time = text, time.monotonic()
+            self.last_error, self.last_error_time = shortened(text), time.monotonic()
 
     def recent_error(self, within_s: float = 10.0) -> bool:
         """Whether there was an error a moment ago."""

@@ -1,6 +1,8 @@
 """sensor_msgs/PointCloud2 to arrays and back."""
 
-__all__ = ["LABELLED_DTYPE", "CloudLayout", "check_layout", "colored_cloud_to_msg", "labelled_cloud_to_msg", "read_points"]
+__all__ = [
+    "LABELLED_DTYPE", "CloudLayout", "check_layout", "check_points", "colored_cloud_to_msg", "labelled_cloud_to_msg", "read_points",
+]
 
 import array
 from dataclasses import dataclass
@@ -11,6 +13,7 @@ from std_msgs.msg import Header
 
 from instseg_ros.errors import InputError
 from instseg_ros.mapping.update import MAX_VOXELS
+from instseg_ros.mapping.voxelize import check_reach
 
 _NUMPY_OF = {
     PointField.INT8: "i1",
@@ -54,18 +57,16 @@ def check_layout(msg: PointCloud2) -> CloudLayout:
     """Whether the points can be read, from the header alone: nothing is copied.
 
     Raises:
-        InputError: fields are missing, of the wrong type, outside of a point, or the size of `data` disagrees.
+        InputError: fields are missing, named twice, of the wrong type, outside of a point or on top of each other, or the size of
+            `data` disagrees.
     """
     _check_size(msg)
     fields = {field.name: field for field in msg.fields}
-    names = ", ".join(fields) or "none"
-    order = ">" if msg.is_bigendian else "<"
-    formats: dict[str, tuple[str, int]] = {}
-    for name in ("x", "y", "z"):
-        if name not in fields or fields[name].datatype not in (PointField.FLOAT32, PointField.FLOAT64):
-            raise InputError(f"point cloud has no float field {name!r} (fields: {names}): publish x, y and z as FLOAT32")
     color = "none"
     wanted = ["x", "y", "z"]
+    for name in wanted:
+        if name not in fields or fields[name].datatype not in (PointField.FLOAT32, PointField.FLOAT64):
+            raise InputError(f"point cloud has no float field {name!r} (fields: {_listed(msg)}): publish x, y and z as FLOAT32")
     packed = next((name for name in ("rgb", "rgba") if name in fields), None)
     if packed is not None:
         if fields[packed].datatype not in (PointField.FLOAT32, PointField.UINT32, PointField.INT32):
@@ -75,24 +76,42 @@ def check_layout(msg: PointCloud2) -> CloudLayout:
         if any(fields[name].datatype != PointField.UINT8 for name in "rgb"):
             raise InputError("fields r, g and b must be UINT8, 0 to 255")
         wanted, color = [*wanted, "r", "g", "b"], "separate"
-    for name in wanted:
-        field = fields[name]
-        code = _NUMPY_OF[field.datatype]
-        if field.count not in (0, 1) or field.offset + int(code[1]) > msg.point_step:
-            raise InputError(
-                f"field {name!r} (offset {field.offset}, count {field.count}) does not fit point_step {msg.point_step}"
-            )
-        key = "rgb" if name == packed else name
-        formats[key] = (f"{order}u4" if key == "rgb" else (order + code if code[1] != "1" else code), field.offset)
+    _check_places(msg, [fields[name] for name in wanted])
+    order = ">" if msg.is_bigendian else "<"
+    codes = ["u4" if name == packed else _NUMPY_OF[fields[name].datatype] for name in wanted]
     dtype = np.dtype(
         {
-            "names": list(formats),
-            "formats": [f for f, _ in formats.values()],
-            "offsets": [o for _, o in formats.values()],
+            "names": ["rgb" if name == packed else name for name in wanted],
+            "formats": [order + code if code[1] != "1" else code for code in codes],
+            "offsets": [fields[name].offset for name in wanted],
             "itemsize": msg.point_step,
         }
     )
     return CloudLayout(dtype, color, msg.width * msg.height)
+
+
+def _listed(msg: PointCloud2) -> str:
+    """Names of the first fields: what a stranger wrote goes into the log only so far."""
+    names = [repr(field.name[:40]) for field in msg.fields[:12]]
+    return ", ".join(names + ["..."] * (len(msg.fields) > 12)) or "none"
+
+
+def _check_places(msg: PointCloud2, wanted: list[PointField]) -> None:
+    """Each field once, within the point, and none on top of another."""
+    names = [field.name for field in msg.fields]
+    end, before = 0, ""
+    for field in sorted(wanted, key=lambda field: field.offset):
+        if names.count(field.name) > 1:
+            raise InputError(f"field {field.name!r} is named {names.count(field.name)} times: name each field once")
+        size = int(_NUMPY_OF[field.datatype][1])
+        if field.count not in (0, 1) or field.offset + size > msg.point_step:
+            raise InputError(
+                f"field {field.name!r} (offset {field.offset}, count {field.count}) does not fit point_step {msg.point_step}: set each "
+                "field's offset in bytes, and count 1"
+            )
+        if field.offset < end:
+            raise InputError(f"fields {before!r} and {field.name!r} lie on top of each other: set each field's offset in bytes")
+        end, before = field.offset + size, field.name
 
 
 def _check_size(msg: PointCloud2) -> None:
@@ -105,15 +124,40 @@ def _check_size(msg: PointCloud2) -> None:
         raise InputError(f"point_step is {msg.point_step} bytes, more than {MAX_POINT_STEP}: it is the size of one point")
     if msg.point_step == 0 and points:
         raise InputError("point_step is 0: set it to the bytes of one point")
-    if msg.row_step < msg.width * msg.point_step and msg.height > 1:
+    row = msg.width * msg.point_step
+    if msg.row_step < row and msg.height > 1:
         raise InputError(f"row_step {msg.row_step} is less than width {msg.width} x point_step {msg.point_step}")
-    # Rows may be padded; the row_step of an unorganised cloud is often left 0.
-    row_step = msg.row_step if msg.height > 1 else msg.width * msg.point_step
-    if len(msg.data) < row_step * msg.height:
+    # The rows of an organised cloud may be padded; the row_step of another one is often left 0.
+    needed = (msg.row_step if msg.height > 1 else row) * msg.height
+    if len(msg.data) != needed:
         raise InputError(
             f"data has {len(msg.data)} bytes, but width {msg.width}, height {msg.height}, point_step {msg.point_step} and "
-            f"row_step {msg.row_step} need {row_step * msg.height}: the message is cut short or its sizes are wrong"
+            f"row_step {msg.row_step} need {needed}: the message is cut short or its sizes are wrong"
         )
+
+
+def check_points(msg: PointCloud2, layout: CloudLayout, voxel_size_m: float) -> None:
+    """Whether the coordinates are ones that `read_points` and `voxelize_points` take: four passes over the data, a tenth of reading it.
+
+    Raises:
+        InputError: a point is not finite although `is_dense` is true, none is, or one is further out than a map can reach.
+    """
+    if not layout.points:
+        return
+    records = _records(msg, layout)
+    with np.errstate(invalid="ignore"):  # a signalling NaN
+        low, high = (np.array([at(records[name]) for name in "xyz"], np.float64) for at in (np.min, np.max))
+    if not np.isfinite([low, high]).all():
+        points, _, _ = read_points(msg, layout)  # refuses, or leaves out what is not finite
+        low, high = points.min(axis=0), points.max(axis=0)
+    check_reach(low, high, voxel_size_m)
+
+
+def _records(msg: PointCloud2, layout: CloudLayout) -> np.ndarray:
+    """The points [N] as they lie in `data`."""
+    row_step = msg.row_step if msg.height > 1 else msg.width * msg.point_step
+    strides = (row_step, msg.point_step)
+    return np.ndarray((msg.height, msg.width), layout.dtype, buffer=memoryview(msg.data), strides=strides).reshape(-1)
 
 
 def read_points(msg: PointCloud2, layout: CloudLayout) -> tuple[np.ndarray, np.ndarray | None, int]:
@@ -125,29 +169,32 @@ def read_points(msg: PointCloud2, layout: CloudLayout) -> tuple[np.ndarray, np.n
         points [N, 3] float64 (m), colours [N, 3] uint8 or None if the cloud has none, and how many points were left out.
 
     Raises:
-        InputError: a point is not finite although `is_dense` is true.
+        InputError: a point is not finite although `is_dense` is true, or not one is.
     """
     if layout.points == 0:
         return np.zeros((0, 3)), np.zeros((0, 3), np.uint8) if layout.color != "none" else None, 0
-    row_step = msg.row_step if msg.height > 1 else msg.width * msg.point_step
-    records = np.ndarray(
-        (msg.height, msg.width), layout.dtype, buffer=memoryview(msg.data), strides=(row_step, msg.point_step)
-    ).reshape(-1)
-    points = np.stack([records[name].astype(np.float64) for name in "xyz"], axis=1)
+    records = _records(msg, layout)
+    points = np.empty((len(records), 3))
+    with np.errstate(invalid="ignore"):  # a signalling NaN
+        for axis, name in enumerate("xyz"):
+            points[:, axis] = records[name]
+    colors = None
+    if layout.color != "none":
+        colors = np.empty((len(records), 3), np.uint8)
+        for channel, name in enumerate("rgb"):
+            colors[:, channel] = (records["rgb"] >> (16 - 8 * channel)) & 0xFF if layout.color == "packed" else records[name]
     finite = np.isfinite(points).all(axis=1)
     dropped = len(points) - int(finite.sum())
-    if dropped and msg.is_dense:
+    if not dropped:
+        return points, colors, 0
+    if msg.is_dense:
         raise InputError(
             f"{dropped} points are not finite, though is_dense is true: leave them out, or set is_dense to false to have "
             "them skipped"
         )
-    colors = None
-    if layout.color == "packed":
-        packed = records["rgb"].astype(np.uint32)
-        colors = np.stack([packed >> 16, packed >> 8, packed], axis=1).astype(np.uint8)
-    elif layout.color == "separate":
-        colors = np.stack([records[name] for name in "rgb"], axis=1)
-    return (points[finite], colors[finite] if colors is not None else None, dropped) if dropped else (points, colors, 0)
+    if dropped == len(points):
+        raise InputError(f"not one of {dropped} points is finite: a cloud that shows nothing is no map; leave it unsent, or send no points")
+    return points[finite], colors[finite] if colors is not None else None, dropped
 
 
 def labelled_cloud_to_msg(

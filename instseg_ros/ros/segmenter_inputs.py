@@ -9,16 +9,19 @@ from typing import TYPE_CHECKING, Any
 from rclpy.clock import JumpHandle, JumpThreshold, TimeJump
 from rclpy.duration import Duration
 from rclpy.node import Node
+from rclpy.qos import QoSProfile
 from sensor_msgs.msg import PointCloud2
 
 from instseg_ros.config import SegmenterNodeConfig
 from instseg_ros.errors import InputError, MissingDependencyError
 from instseg_ros.msg import MapUpdate
 from instseg_ros.ros import qos
-from instseg_ros.ros.conversions import time_to_ns, update_from_msg
-from instseg_ros.ros.diagnostics import Monitor
+from instseg_ros.ros.adapters.voxblox import near_surface
+from instseg_ros.ros.conversions import stamp_of, update_from_msg
+from instseg_ros.ros.diagnostics import Monitor, shortened
 from instseg_ros.ros.inputs import Arrival, SequenceWatch, UpdateQueue
-from instseg_ros.ros.pointcloud import check_layout
+from instseg_ros.ros.pointcloud import check_layout, check_points
+from instseg_ros.ros.raw import decoded
 
 if TYPE_CHECKING:
     from instseg_ros.ros.adapters.nvblox_input import NvbloxInput
@@ -61,12 +64,13 @@ class MapInputs:
             goes_on: there is a map already, which the mapper may have changed since.
         """
         node = self._node
-        node.create_subscription(
-            MapUpdate, "map_updates", self._on_update, qos.own(qos.DELTAS), **qos.subscription_options(node, "map_updates")
-        )
-        node.create_subscription(
-            PointCloud2, "map_points", self._on_points, qos.own(qos.CLOUDS), **qos.subscription_options(node, "map_points")
-        )
+
+        def listen(kind: Any, topic: str, callback: Any, profile: QoSProfile) -> None:
+            receive = decoded(kind, callback, lambda error: self._refuse(topic, error))
+            node.create_subscription(kind, topic, receive, qos.own(profile), raw=True, **qos.subscription_options(node, topic))
+
+        listen(MapUpdate, "map_updates", self._on_update, qos.DELTAS)
+        listen(PointCloud2, "map_points", self._on_points, qos.CLOUDS)
         if self._nvblox_input is not None:
             self._nvblox = self._nvblox_input(node, self._voxel_size_m, lambda: self._config().input, self._on_blocks, goes_on)
         backward = JumpThreshold(min_forward=None, min_backward=Duration(nanoseconds=-1), on_clock_change=False)
@@ -100,10 +104,10 @@ class MapInputs:
         try:
             update = update_from_msg(msg)
             self._check_map(update.frame_id, update.voxel_size_m)
+            self._check_time(update.stamp_ns)
         except InputError as error:
             self._refuse("map_updates", error)
             return
-        self._check_time(update.stamp_ns)
         arrival = self._watch.check(update.sequence, update.stamp_ns, update.full)
         if arrival is Arrival.STALE:
             self._monitor.count("dropped_duplicate_or_late")
@@ -119,12 +123,18 @@ class MapInputs:
         self._monitor.tick("clouds_in")
         self._monitor.count("clouds_received")
         try:
-            layout = check_layout(msg)
+            # All of it, before it can move the clock or displace what waits.
+            stamp_ns, layout = stamp_of(msg.header), check_layout(msg)
             self._check_map(msg.header.frame_id, self._voxel_size_m)
+            config = self._config().input
+            if config.distance_field:
+                msg = near_surface(msg, config.distance_field, config.distance_band * self._voxel_size_m)
+                layout = check_layout(msg)
+            check_points(msg, layout, self._voxel_size_m)
+            self._check_time(stamp_ns)
         except InputError as error:
             self._refuse("map_points", error)
             return
-        self._check_time(time_to_ns(msg.header.stamp))
         if layout.color == "none" and not self._warned_grey:
             self._warned_grey = True
             self._node.get_logger().warning(
@@ -189,7 +199,7 @@ class MapInputs:
         self._monitor.count("refused")
         self._monitor.error(str(error))
         self._node.get_logger().error(
-            f"refused a message on {self._node.resolve_topic_name(topic)}, the map stays as it was: {error}",
+            f"refused a message on {self._node.resolve_topic_name(topic)}, the map stays as it was: {shortened(str(error))}",
             throttle_duration_sec=1.0,
         )
 
@@ -199,6 +209,13 @@ class MapInputs:
         return int(self._config().input.max_backward_s * 1e9)
 
     def _check_time(self, stamp_ns: int) -> None:
+        """Refuse a stamp from the future, reset the map at one from the past."""
+        now_ns, most_s = self._node.get_clock().now().nanoseconds, self._config().input.max_ahead_s
+        if most_s and 0 < now_ns < stamp_ns - int(most_s * 1e9):  # a simulated clock is 0 until it is first heard
+            raise InputError(
+                f"its stamp is {(stamp_ns - now_ns) / 1e9:.1f} s ahead of this node's clock, more than input.max_ahead_s ({most_s:g}): "
+                "let the machines' clocks agree, or set use_sim_time"
+            )
         if stamp_ns < self.last_stamp_ns - self._max_backward_ns():
             back_s = (self.last_stamp_ns - stamp_ns) / 1e9
             self._stamp_reset_ns = time.monotonic_ns()

@@ -18,7 +18,6 @@ from instseg_ros.mapping.merge import difference, merge_updates
 from instseg_ros.mapping.update import MapUpdate
 from instseg_ros.mapping.voxelize import voxelize_points
 from instseg_ros.persistence import State, take_state
-from instseg_ros.ros.adapters.voxblox import near_surface
 from instseg_ros.ros.autosave import Autosave
 from instseg_ros.ros.conversions import time_to_ns
 from instseg_ros.ros.diagnostics import Monitor
@@ -310,8 +309,6 @@ class SegmenterWorker:
 
     def _voxelize(self, msg: PointCloud2) -> MapUpdate:
         config = self._config().input
-        if config.distance_field:
-            msg = near_surface(msg, config.distance_field, config.distance_band * self._segmenter.config.voxel_size_m)
         points, colors, dropped = read_points(msg, check_layout(msg))
         if dropped:
             self._monitor.count("points_not_finite", dropped)
