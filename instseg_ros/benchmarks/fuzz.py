@@ -30,7 +30,7 @@ VOXEL_M = 0.05
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the benchmark."""
     parser.add_argument("--messages", type=int, default=100_000, help="how many are sent (default: %(default)s)")
-    parser.add_argument("--batch", type=int, default=100, help="messages of one class sent at once (default: %(default)s)")
+    parser.add_argument("--batch", type=int, default=200, help="messages of one class sent at once (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the messages (default: %(default)s)")
     parser.add_argument("--folder", type=Path, help="where saved maps, weights and the node's log are written (default: a temporary folder)")
 

@@ -144,7 +144,10 @@ def _cut(h: HostileMessages, numbers: Any, step: int = 1) -> None:
 
 
 def _bytes(name: str, kind: type, good: Callable[[HostileMessages], Any], damage: Callable[[HostileMessages, bytes], bytes]) -> Fault:
-    """Bytes that are no message: only those are sent that cannot be read."""
+    """Bytes that are no message: only those are sent that cannot be read.
+
+    At least one byte: of a publisher that sent none, Fast DDS delivers nothing more to other processes, whoever listens.
+    """
 
     def make(h: HostileMessages) -> bytes:
         while True:
@@ -182,13 +185,13 @@ def _frame(h: HostileMessages, msg: Any) -> None:
 
 def _both(kind: type, good: Callable[[HostileMessages], Any]) -> list[Fault]:
     """What is wrong with either kind in the same way."""
-    make, garbage = (_update if kind is MapUpdate else _cloud), (lambda h, data: h.rng.bytes(int(h.rng.integers(0, 400))))
+    make, garbage = (_update if kind is MapUpdate else _cloud), (lambda h, data: h.rng.bytes(int(h.rng.integers(1, 400))))
     return [
         make("foreign frame", "is in frame", _frame),
         make("no frame", "frame_id", lambda h, m: setattr(m.header, "frame_id", "")),
         make("impossible stamp", "header.stamp is", _stamp),
         make("stamp of the future", "ahead of this node's clock", _ahead),
-        _bytes("bytes cut short", kind, good, lambda h, data: data[: int(h.rng.integers(len(data)))]),
+        _bytes("bytes cut short", kind, good, lambda h, data: data[: int(h.rng.integers(1, len(data)))]),
         _bytes("bytes with a length beyond the end", kind, good, _longer),
         _bytes("bytes at random", kind, good, garbage),
         _bytes("bytes of another encoding", kind, good, lambda h, data: h.one_of(b"\0\0", b"\xff\xff", b"\0\x03", b"\0\x09") + data[2:]),

@@ -14,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command: a subcommand per benchmark."""
     subparsers = parser.add_subparsers(dest="benchmark", required=True, metavar="NAME")
     for name, summary in BENCHMARKS.items():
-        module = importlib.import_module(f"instseg_ros.benchmarks.{name}")
+        module = importlib.import_module(f"instseg_ros.benchmarks.{name.replace('-', '_')}")
         sub = subparsers.add_parser(name, help=summary, description=module.__doc__)
         sub.add_argument("--json", type=Path, help="write figures and rows to this file")
         module.add_arguments(sub)

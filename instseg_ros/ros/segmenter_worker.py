@@ -14,6 +14,7 @@ from sensor_msgs.msg import PointCloud2
 
 from instseg_ros.config import SegmenterNodeConfig
 from instseg_ros.errors import DataError, InputError
+from instseg_ros.mapping.cloud_changes import cloud_changes
 from instseg_ros.mapping.merge import difference, merge_updates
 from instseg_ros.mapping.update import MapUpdate
 from instseg_ros.mapping.voxelize import voxelize_points
@@ -265,7 +266,7 @@ class SegmenterWorker:
         applied = 0
         for entry in batch:
             try:
-                update = self._as_update(entry.content)
+                update = self._as_update(entry.content, alone=len(batch) == 1)
                 self._check_frame(update, updates[0].frame_id if updates else self._segmenter.map.frame_id)
                 updates.append(update)
                 applied += entry.updates
@@ -302,12 +303,13 @@ class SegmenterWorker:
         self._monitor.count("updates_applied", applied)
         self._publish(result, own_ms, failed)
 
-    def _as_update(self, content: Any) -> MapUpdate:
+    def _as_update(self, content: Any, alone: bool) -> MapUpdate:
         if isinstance(content, MapUpdate):
             return content
-        return self._voxelize(content)
+        return self._voxelize(content, alone)
 
-    def _voxelize(self, msg: PointCloud2) -> MapUpdate:
+    def _voxelize(self, msg: PointCloud2, alone: bool) -> MapUpdate:
+        """A cloud as an update; of a full one that is applied by itself, only what it changes."""
         config = self._config().input
         points, colors, dropped = read_points(msg, check_layout(msg))
         if dropped:
@@ -315,15 +317,13 @@ class SegmenterWorker:
         if colors is None:
             colors = np.full((len(points), 3), GREY, np.uint8)
         self._clouds += 1
-        return voxelize_points(
-            points,
-            colors,
-            self._segmenter.config.voxel_size_m,
-            frame_id=msg.header.frame_id,
-            stamp_ns=time_to_ns(msg.header.stamp),
-            sequence=self._clouds - 1,
-            full=config.points_mode == "full",
-        )
+        head: dict[str, Any] = {
+            "frame_id": msg.header.frame_id, "stamp_ns": time_to_ns(msg.header.stamp), "sequence": self._clouds - 1,
+        }
+        full, voxels = config.points_mode == "full", self._segmenter.map
+        if full and alone and len(voxels):
+            return cloud_changes(voxels, points, colors, config.color_step, **head)
+        return voxelize_points(points, colors, voxels.voxel_size_m, full=full, **head)
 
     def _check_frame(self, update: MapUpdate, frame_id: str) -> None:
         if frame_id and update.frame_id != frame_id:

@@ -6,8 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from instseg_ros.errors import InputError
+from instseg_ros.mapping.cloud_changes import cloud_changes
 from instseg_ros.mapping.merge import difference, merge_updates
-from instseg_ros.mapping.update import MapUpdate
+from instseg_ros.mapping.update import MapUpdate, coord_keys
+from instseg_ros.mapping.voxel_map import VoxelMap
 from instseg_ros.mapping.voxelize import voxelize_points
 
 COORD = st.tuples(st.integers(-2, 2), st.integers(-2, 2), st.just(0))
@@ -97,3 +99,46 @@ def test_no_points_are_no_voxels():
     update = voxelize_points(np.zeros((0, 3)), np.zeros((0, 3), np.uint8), 0.05)
     update.validate()
     assert len(update) == 0
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_changes_of_a_cloud_equal_the_difference(data):
+    seed, count, spread = data.draw(st.integers(0, 2**32)), data.draw(st.integers(0, 60)), data.draw(st.sampled_from([0.2, 1.0, 50_000.0]))
+    rng = np.random.default_rng(seed)
+    voxels, step = VoxelMap(0.05, depth=2), data.draw(st.integers(0, 40))
+    for size in (40, count):  # a map with slots that were freed
+        points, colors = rng.uniform(-spread, spread, (size, 3)), rng.integers(0, 256, (size, 3)).astype(np.uint8)
+        voxels.apply(voxelize_points(points, colors, 0.05))
+    stay = rng.random(count) < 0.8
+    more = rng.uniform(-spread, spread, (data.draw(st.integers(0, 20)), 3))
+    points = np.concatenate([points[stay], points[stay], more])
+    colors = rng.integers(0, 256, points.shape).astype(np.uint8)
+    head = {"frame_id": "map", "stamp_ns": 7, "sequence": 3}
+    changes = cloud_changes(voxels, points, colors, step, **head)
+    changes.validate()
+    live = voxels.live_slots()
+    wanted = difference(voxelize_points(points, colors, 0.05, **head), voxels.coords[live], voxels.colors[live], step)
+    assert (changes.full, changes.stamp_ns, changes.sequence, changes.frame_id) == (False, 7, 3, "map")
+    for one, other in zip(_sorted(changes), _sorted(wanted), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def _sorted(update: MapUpdate) -> tuple[np.ndarray, ...]:
+    order = np.argsort(coord_keys(update.coords))
+    return update.coords[order], update.colors[order], update.weights[order], np.sort(coord_keys(update.deleted))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 2**32), st.sampled_from([0.2, 3.0, 52_000.0]))
+def test_voxels_of_points_equal_a_loop(seed, spread):
+    rng = np.random.default_rng(seed)
+    points, colors = rng.uniform(-spread, spread, (int(rng.integers(1, 80)), 3)), rng.integers(0, 256, (80, 3)).astype(np.uint8)
+    cells: dict[tuple[int, ...], list] = {}
+    for point, color in zip(points, colors, strict=False):
+        cells.setdefault(tuple(np.floor(point / 0.05).astype(int).tolist()), []).append(color.astype(float))
+    update = voxelize_points(points, colors[: len(points)], 0.05)
+    assert list(map(tuple, update.coords.tolist())) == sorted(cells)
+    for coord, color, weight in zip(update.coords.tolist(), update.colors, update.weights, strict=True):
+        np.testing.assert_array_equal(color, np.rint(np.mean(cells[tuple(coord)], axis=0)))
+        assert weight == len(cells[tuple(coord)])
