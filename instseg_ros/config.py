@@ -183,7 +183,8 @@ class InputConfig:
     )
     nvblox_min_weight: float = setting(0.0, "with nvblox_layer tsdf: voxels of less weight are left out; nvblox shows up to 5", ge=0.0, le=5.0)
     max_waiting_voxels: int = setting(
-        5_000_000, "updates waiting for the segmenter may hold this many voxels; more are dropped and the whole map is asked for",
+        5_000_000, "updates waiting for the segmenter may hold this many voxels (a single one may hold more); more are dropped and the whole "
+        "map is asked for",
         ge=1000, le=50_000_000,
     )
     max_backward_s: float = setting(1.0, "a stamp or clock that jumps back by more than this resets the map, s", ge=0.0, le=3600.0)

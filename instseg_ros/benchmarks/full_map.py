@@ -68,10 +68,8 @@ class Clouds:
 
     def __init__(self, points: int, per_voxel: float, share: float, shuffled: bool, seed: int) -> None:
         self.rng, self.points, self.shuffled = np.random.default_rng(seed), points, shuffled
-        coords, colors = surface_voxels(max(1, round(points / per_voxel)), seed)
-        order = np.argsort(coords[:, 0], kind="stable")  # neighbours along x change together
-        self.coords, self.colors = coords[order], colors[order]
-        self.patch = max(1, round(len(coords) * share / 2))
+        self.coords, self.colors = surface_voxels(max(1, round(points / per_voxel)), seed)  # neighbours in a room follow each other
+        self.patch = max(1, round(len(self.coords) * share / 2))
         self.gone = -1
 
     def next(self) -> tuple[np.ndarray, np.ndarray]:
@@ -115,9 +113,8 @@ def _measure(node: LiveNode, clouds: Clouds, count: int, rate: float) -> tuple[d
         late_s = time.monotonic() - (start + number / rate)
         sent = time.monotonic()
         send(message)
-        rows.append({
-            "cloud": number, "sent_late_s": late_s, "publish_s": time.monotonic() - sent, "behind": number - (node.count("updates_applied") - applied),
-        })
+        behind = number - (node.count("updates_applied") - applied)
+        rows.append({"cloud": number, "sent_late_s": late_s, "publish_s": time.monotonic() - sent, "behind": behind})
         message = make()
         print(rows[-1], file=sys.stderr, flush=True)
     end = time.monotonic()

@@ -85,7 +85,8 @@ class UpdateQueue:
     """Updates waiting for the worker, bounded in voxels.
 
     Whatever waits is taken at once and applied as one, so waiting longer costs no order and loses nothing. Only what would
-    exceed the bound, even after what waits was merged, is turned away. All methods may be called from any thread.
+    exceed the bound, even after what waits was merged, is turned away; an update before which nothing waits is not, else a
+    map larger than the bound could never be sent whole. All methods may be called from any thread.
     """
 
     RESET = object()
@@ -105,7 +106,7 @@ class UpdateQueue:
             keep = [w for w in self._waiting if w.content is self.RESET] if full else self._waiting
             if self._total(keep) + voxels > self.max_voxels or len(keep) >= self.MOST_ENTRIES:
                 keep = self._merged(keep)
-            if self._total(keep) + voxels > self.max_voxels:
+            if self._total(keep) and self._total(keep) + voxels > self.max_voxels:
                 self.counts["dropped_queue_full"] += 1
                 return False
             if self._waiting:

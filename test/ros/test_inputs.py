@@ -65,6 +65,13 @@ def test_the_queue_is_bounded_and_loses_nothing_it_took():
     assert [w.content is UpdateQueue.RESET for w in queue.take()] == [True, False], "a reset stays before what follows it"
 
 
+def test_a_map_larger_than_the_bound_can_be_sent_whole():
+    queue = UpdateQueue(100)
+    full, more = update(0, block(0), block(10), full=True), update(1, block(20))
+    assert queue.put(full, len(full), 0, True) and not queue.put(more, len(more), 0) and queue.put(full, len(full), 0, True)
+    assert [w.content for w in queue.take()] == [full] and queue.put(more, len(more), 0)
+
+
 def test_what_waits_is_merged_before_anything_is_dropped():
     queue = UpdateQueue(200)
     updates = [update(i, block(0, value=i)) for i in range(20)]
