@@ -162,7 +162,7 @@ class FusionNode(Node):
                 self.monitor.count(f"dropped_{cause}")
                 self._warn(
                     f"dropped a frame: {cause.replace('_', ' ')} within {config.pose.max_wait_s:g} s (pose.max_wait_s); "
-                    "check that it is published, its stamps, and pose.max_gap_s"
+                    f"{self._advice(cause)}"
                 )
             else:
                 still.append(pair)
@@ -171,12 +171,19 @@ class FusionNode(Node):
             self.monitor.count("dropped_waiting_for_pose")
         self._unposed = still
 
+    def _advice(self, cause: str) -> str:
+        if cause == "no_camera_info":
+            return f"check that {self.resolve_topic_name('camera_info')} is published"
+        if self._tf is not None:
+            return f"TF says: {self._tf.why or 'nothing'}"
+        return f"check that {self.resolve_topic_name('pose')} is published, its stamps, and pose.max_gap_s"
+
     def _pose_of(self, pair: _Unposed) -> np.ndarray | None:
         if self._tf is not None:
             try:
                 return self._tf.at(pair.stamp_ns, pair.depth.header.frame_id)
             except InputError as error:
-                self._warn(f"refused a transform: {error}")
+                self._tf.why = str(error)
                 return None
         return self.poses.at(pair.stamp_ns, int(self.parameters.config.pose.max_gap_s * 1e9))
 

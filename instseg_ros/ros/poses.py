@@ -83,11 +83,22 @@ class TfPoses:
         self._frame = frame
         self._buffer = self._tf2.Buffer(node=node)
         self._listener = self._tf2.TransformListener(self._buffer, node)
+        self.why = ""
+        """Why the last pose that was asked for is not known."""
 
     def at(self, stamp_ns: int, camera_frame: str) -> np.ndarray | None:
-        """T_world_camera [4, 4] of the camera frame at a moment; None = not (yet) known."""
+        """T_world_camera [4, 4] of the camera frame at a moment; None = not (yet) known.
+
+        Raises:
+            InputError: the camera frame is none, or the map's own, whose pose TF would call the identity; or TF's pose is malformed.
+        """
+        if not camera_frame or camera_frame.lstrip("/") == self._frame.lstrip("/"):
+            raise InputError(
+                f"depth images are in frame {camera_frame!r}, the map in {self._frame!r}: set header.frame_id to the camera's optical frame"
+            )
         try:
             found = self._buffer.lookup_transform(self._frame, camera_frame, Time(nanoseconds=stamp_ns))
-        except self._tf2.TransformException:
+        except self._tf2.TransformException as error:
+            self.why = f"{type(error).__name__}: {error}"
             return None
         return pose_matrix(found.transform.translation, found.transform.rotation)
