@@ -286,22 +286,25 @@ class SegmenterWorker:
         if not (len(update) or len(update.deleted) or update.full):
             self._monitor.count("updates_without_change")
             return
-        failed, self._sound = False, False
+        was_sound, self._sound = self._sound, False
+        whole = not was_sound
         try:
+            if not was_sound:  # neither the update before nor what was to repair it came to an end
+                self._segmenter.resegment_all(update.stamp_ns)
             result = self._segmenter.process(update)
         except InputError as error:
-            self._sound = True
+            self._sound = was_sound
             self._refuse(error)
             return
         except Exception as error:
-            failed = True
+            whole = True
             self._failed(error)
             self._on_loss()
             # The map may have taken the update before the failure: what is derived from it is computed anew.
             result = self._segmenter.resegment_all(update.stamp_ns)
         self._last_stamp_ns, self._last_sequence = result.stamp_ns, result.sequence
         self._monitor.count("updates_applied", applied)
-        self._publish(result, own_ms, failed)
+        self._publish(result, own_ms, whole)
 
     def _as_update(self, content: Any, alone: bool) -> MapUpdate:
         if isinstance(content, MapUpdate):
