@@ -17,7 +17,9 @@ def check_reach(low_m: np.ndarray, high_m: np.ndarray, voxel_size_m: float) -> N
     far_m = np.abs([low_m, high_m]).max()
     if not np.isfinite(far_m):
         raise InputError("points are not finite: leave out points without a measurement")
-    if np.abs(np.floor(np.array([low_m, high_m], np.float64) / voxel_size_m)).max() > MAX_ABS_COORD:
+    with np.errstate(over="ignore"):
+        cells = np.floor(np.array([low_m, high_m], np.float64) / voxel_size_m)
+    if np.abs(cells).max() > MAX_ABS_COORD:
         raise InputError(f"points reach {far_m:.3g} m from the origin, more than {MAX_ABS_COORD * voxel_size_m:.0f} m: check units and frame")
 
 

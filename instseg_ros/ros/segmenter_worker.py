@@ -289,7 +289,7 @@ class SegmenterWorker:
         was_sound, self._sound = self._sound, False
         whole = not was_sound
         try:
-            if not was_sound:  # neither the update before nor what was to repair it came to an end
+            if not was_sound and len(self._segmenter.map):  # neither the update before nor what was to repair it came to an end
                 self._segmenter.resegment_all(update.stamp_ns)
             result = self._segmenter.process(update)
         except InputError as error:

@@ -27,7 +27,7 @@ def test_no_class_of_fault_changes_the_map_or_goes_unnamed(bench):
     publishers[MapUpdateMsg].publish(update_to_msg(update(1000, block(0), block(20), full=True, stamp_s=now_ns / 1e9)))
     bench.until(lambda: node.worker.voxels == 128, "a map")
     before, ids = node.segmenter.cloud(), dict(node.segmenter.tracker.instances)
-    hostile = HostileMessages(0, node._last_stamp_ns, 1000)
+    hostile = HostileMessages(0, node.inputs.last_stamp_ns, 1000)
     for fault in FAULTS:
         for _ in range(EACH):
             counts = node.monitor.counts.copy()
