@@ -1,10 +1,13 @@
 # make setup | build | test | lint | demo | clean      (README.md says what each needs)
 # make test-minkowski      builds MinkowskiEngine (a quarter of an hour) and holds our network against it (docs/benchmarks.md)
 PYTHON ?= python3
-export PYTHON TORCH TORCH_INDEX
+# Wheels of which ROS 2, where none is sourced: jazzy or kilted; one a checkout.
+ROS_WHEELS ?= $(or $(shell cat .ros/wheels 2>/dev/null),jazzy)
+export PYTHON TORCH TORCH_INDEX ROS_WHEELS
 SHELL := /bin/bash
 
 VENV := .venv
+ROS_DONE := $(VENV)/.done-ros-$(ROS_WHEELS)
 MESSAGES := $(wildcard msg/*.msg srv/*.srv)
 INSTALLED := $(shell find instseg_ros launch config scripts/bin -type f ! -name '*.pyc' ! -name '*.so' 2>/dev/null)
 RUN := . scripts/env.sh &&
@@ -12,7 +15,7 @@ RUN := . scripts/env.sh &&
 .PHONY: all setup build lint test test-minkowski demo clean
 all: build
 
-setup: $(VENV)/.done-ros
+setup: $(ROS_DONE)
 
 $(VENV)/.done-venv:
 	scripts/setup.sh venv
@@ -20,16 +23,16 @@ $(VENV)/.done-venv:
 $(VENV)/.done-package: $(VENV)/.done-venv setup.py pyproject.toml instseg_ros/sparse/kernels.cpp
 	scripts/setup.sh package
 	@touch $@
-$(VENV)/.done-ros: $(VENV)/.done-package scripts/ros-jazzy-wheels.txt scripts/mend_ros_wheels.py
+$(ROS_DONE): $(VENV)/.done-package scripts/ros-$(ROS_WHEELS)-wheels.txt scripts/mend_ros_wheels.py
 	scripts/setup.sh ros
 	@touch $@
 
 build: $(VENV)/.done-build
-$(VENV)/.done-build: $(VENV)/.done-ros CMakeLists.txt package.xml scripts/build.sh $(MESSAGES) $(INSTALLED)
+$(VENV)/.done-build: $(ROS_DONE) CMakeLists.txt package.xml scripts/build.sh $(MESSAGES) $(INSTALLED)
 	scripts/build.sh
 	@touch $@
 
-lint: $(VENV)/.done-ros
+lint: $(ROS_DONE)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 

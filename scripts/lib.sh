@@ -21,7 +21,7 @@ pip_install() {
     "$vpython" -m pip install --quiet --disable-pip-version-check --retries 10 --timeout 60 "$@"
 }
 
-# sourced: a ROS 2 is in the environment. wheels: Jazzy comes from wheels. none: neither is possible here.
+# sourced: a ROS 2 is in the environment. wheels: it comes from wheels. none: neither is possible here.
 ros_mode() {
     if [ -n "${INSTSEG_ENV:-}" ] && [ -f "$state/mode" ]; then  # scripts/env.sh is active: what it was made for counts
         cat "$state/mode"

@@ -1,9 +1,9 @@
 #!/bin/sh
-# Makes everything that `make build`, `make test` and `make demo` need: .venv with the package, and ROS 2 Jazzy from
-# wheels unless one is sourced. Called by the Makefile:  setup.sh venv | package | ros
+# Makes everything that `make build`, `make test` and `make demo` need: .venv with the package, and ROS 2 from wheels
+# (ROS_WHEELS: jazzy or kilted) unless one is sourced. Called by the Makefile:  setup.sh venv | package | ros
 set -eu
 . "$(dirname "$0")/lib.sh"
-: "${PYTHON:=python3}"
+: "${PYTHON:=python3}" "${ROS_WHEELS:=jazzy}"
 
 make_venv() {
     command -v "$PYTHON" >/dev/null 2>&1 || fail "$PYTHON is not there: install Python 3.10 or newer, or name one: make PYTHON=python3.12"
@@ -77,8 +77,13 @@ install_ros() {
             say "ROS 2 ${ROS_DISTRO:-} is sourced: nothing of it is installed"
             command -v colcon >/dev/null 2>&1 || pip_install colcon-common-extensions ;;
         wheels)
-            say "installing ROS 2 Jazzy from wheels"
-            if ! pip_install -r "$root/scripts/ros-jazzy-wheels.txt"; then
+            pins="$root/scripts/ros-$ROS_WHEELS-wheels.txt"
+            [ -f "$pins" ] || fail "there are no wheels of ROS 2 '$ROS_WHEELS': ROS_WHEELS is jazzy or kilted"
+            there=$(cat "$state/wheels" 2>/dev/null || echo "$ROS_WHEELS")
+            [ "$there" = "$ROS_WHEELS" ] || fail "this checkout has ROS 2 $there; make clean first, or use a clone of its own for $ROS_WHEELS"
+            echo "$ROS_WHEELS" >"$state/wheels"
+            say "installing ROS 2 $ROS_WHEELS from wheels"
+            if ! pip_install -r "$pins"; then
                 say "the ROS 2 wheels could not be installed; going on without ROS 2"
                 mode=none
             elif ! python_headers; then

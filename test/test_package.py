@@ -54,11 +54,11 @@ def test_packages_that_messages_use_are_dependencies():
     assert used == depends
 
 
-def test_ros_wheels_are_pinned():
-    lines = [
-        line for line in (ROOT / "scripts/ros-jazzy-wheels.txt").read_text().splitlines() if line and not line.startswith("#")
-    ]
-    assert "ros-jazzy-rclpy==7.1.6" in lines
+@pytest.mark.parametrize("distribution, rclpy", [("jazzy", "7.1.6"), ("kilted", "9.1.2")])
+def test_ros_wheels_are_pinned(distribution, rclpy):
+    text = (ROOT / f"scripts/ros-{distribution}-wheels.txt").read_text()
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    assert {f"ros-{distribution}-rclpy=={rclpy}", f"ros-rclpy=={rclpy}"} <= set(lines)
     assert [line for line in lines if not re.fullmatch(r"[\w-]+==[\w.]+", line) and not line.startswith("cmake>=")] == []
 
 
