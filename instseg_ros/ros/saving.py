@@ -26,10 +26,13 @@ def confined_path(save_dir: Path | str, path: str, suffixes: tuple[str, ...] = S
     """The file to write or read, which lies in `save_dir` whatever `path` says.
 
     Raises:
-        InputError: it would lie elsewhere, or does not end in one of the suffixes.
+        InputError: it would lie elsewhere, cannot be a file's name, or does not end in one of the suffixes.
     """
     root = Path(save_dir).expanduser().resolve()
-    target = (root / path).resolve()  # symbolic links are followed before the comparison
+    try:
+        target = (root / path).resolve()  # symbolic links are followed before the comparison
+    except (OSError, RuntimeError, ValueError) as error:  # links in a circle, a zero byte in the name
+        raise InputError(f"{path!r} names no file in save_dir ({root}): {error}") from error
     if not path or target == root or not target.is_relative_to(root):
         raise InputError(
             f"{path!r} is not inside save_dir ({root}): give a relative path, or start the node with another save_dir"
