@@ -116,6 +116,9 @@ ARGUMENTS = (
         "autostart", default_value="true", choices=YES_NO, description="with lifecycle: configure and activate the segmenter here"
     ),
     DeclareLaunchArgument("namespace", default_value="", description="namespace of both nodes"),
+    DeclareLaunchArgument(
+        "enclave", default_value="", description="SROS 2 enclave below which the nodes' own are, like /instseg_ros: docs/security.md"
+    ),
     DeclareLaunchArgument("use_sim_time", default_value="false", choices=YES_NO, description="take the time from /clock"),
     DeclareLaunchArgument(
         "log_level",
@@ -177,6 +180,7 @@ def parameters_for(context: LaunchContext, node: str) -> list:
 def node_action(context: LaunchContext, name: str, topics: tuple[str, ...], managed: bool = False) -> Node:
     """One of our nodes with its parameters and remapped topics."""
     remappings = [(topic, value_of(context, topic)) for topic in topics if value_of(context, topic) != topic]
+    enclave = value_of(context, "enclave")
     return (LifecycleNode if managed else Node)(
         package="instseg_ros",
         executable=f"lifecycle_{name}_node" if managed else f"{name}_node",
@@ -185,7 +189,7 @@ def node_action(context: LaunchContext, name: str, topics: tuple[str, ...], mana
         output="screen",
         parameters=parameters_for(context, name),
         remappings=remappings,
-        arguments=["--ros-args", "--log-level", value_of(context, "log_level")],
+        arguments=["--ros-args", "--log-level", value_of(context, "log_level"), *(["--enclave", f"{enclave.rstrip('/')}/{name}"] if enclave else [])],
         sigterm_timeout="30",  # at Ctrl-C the node ends its update and saves the state; after 5 s it would be killed at that
     )
 

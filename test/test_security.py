@@ -2,6 +2,7 @@
 
 import ast
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -117,3 +118,28 @@ def test_paths_inside_are_taken(folder, path, lands):
 def test_an_absolute_path_inside_is_taken_and_a_linked_folder_is_followed(folder, tmp_path):
     assert confined_path(folder, str(folder / "x.ply")) == folder / "x.ply"
     assert confined_path(tmp_path / "maps" / "in", "x.ply") == folder / "inner" / "x.ply"
+
+
+def test_the_policy_has_the_form_that_sros_2_reads():
+    """As sros2's policy.xsd says: elements, their attributes, and what stands in them."""
+    children = {
+        "policy": {"enclaves"}, "enclaves": {"enclave"}, "enclave": {"profiles"}, "profiles": {"profile"}, "profile": {"topics", "services"},
+        "topics": {"topic"}, "services": {"service"}, "topic": set(), "service": set(),
+    }
+    attributes = {
+        "policy": {"version"}, "enclave": {"path"}, "profile": {"ns", "node"}, "topics": {"publish", "subscribe"}, "services": {"reply", "request"},
+    }
+    builder = ElementTree.XMLParser(target=ElementTree.TreeBuilder(insert_comments=True))
+    policy = ElementTree.parse(ROOT / "config" / "sros2_policy.xml", builder).getroot()
+    assert (policy.tag, policy.attrib) == ("policy", {"version": "0.2.0"})
+    enclaves = policy.find("enclaves")
+    assert enclaves is not None and {str(one.tag) for one in enclaves} == {"enclave"}, "ros2 security takes a comment there for an enclave"
+    assert [one.get("path") for one in enclaves] == [f"/instseg_ros/{name}" for name in ("segmenter", "fusion", "operator")]
+    for element in policy.iter():
+        if isinstance(element.tag, str):
+            assert {one.tag for one in element if isinstance(one.tag, str)} <= children[element.tag]
+            assert set(element.attrib) <= attributes.get(element.tag, set())
+            if element.tag in ("topics", "services"):
+                assert set(element.attrib.values()) == {"ALLOW"} and len(element)
+            if element.tag in ("topic", "service"):
+                assert (element.text or "").strip() == element.text and set(element.text) <= set("abcdefghijklmnopqrstuvwxyz0123456789_/~")

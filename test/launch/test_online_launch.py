@@ -63,13 +63,15 @@ def test_every_argument_is_declared_with_a_description():
         "pose",
         "use_sim_time",
         "namespace",
+        "enclave",
         "log_level",
     }
     assert wanted <= set(arguments)
     assert not [name for name, argument in arguments.items() if len(argument.description or "") < 8]
 
 
-def test_an_unknown_preset_is_refused_with_the_names_there_are():
+def loaded(**arguments):
+    """The launch file as a module, and a context with its arguments."""
     import importlib.util
 
     spec = importlib.util.spec_from_file_location("online_launch", LAUNCH_FILE)
@@ -79,9 +81,24 @@ def test_an_unknown_preset_is_refused_with_the_names_there_are():
     context = LaunchContext()
     for argument in module.ARGUMENTS:
         argument.execute(context)
-    context.launch_configurations["preset"] = "nonsense"
+    context.launch_configurations.update(arguments)
+    return module, context
+
+
+def test_an_unknown_preset_is_refused_with_the_names_there_are():
+    module, context = loaded(preset="nonsense")
     with pytest.raises(RuntimeError, match="default, full"):
         module.start(context)
+
+
+@pytest.mark.parametrize(
+    "given, taken", [("", []), ("/instseg_ros", ["/instseg_ros/segmenter", "/instseg_ros/fusion"]), ("/", ["/segmenter", "/fusion"])]
+)
+def test_every_node_gets_an_enclave_of_its_own(given, taken):
+    module, context = loaded(enclave=given, rgbd="true")
+    commands = [["".join(getattr(part, "text", "?") for part in word) for word in one.cmd] for one in module.start(context) if hasattr(one, "cmd")]
+    assert len(commands) == 2
+    assert [command[command.index("--enclave") + 1] for command in commands if "--enclave" in command] == taken
 
 
 @launch_pytest.fixture(scope="module")
