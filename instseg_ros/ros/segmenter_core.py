@@ -124,7 +124,7 @@ class SegmenterCore(Node):
             self._end_worker()
         self._while_configured.destroy()
         for name in self._MADE:
-            vars(self).pop(name, None)
+            self.__dict__.pop(name, None)
         self.watch.reset()
         self.parameters.release()
         self.configured = self._activated_before = False
