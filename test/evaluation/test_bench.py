@@ -71,7 +71,7 @@ def test_the_command_knows_every_benchmark_and_writes_the_report(tmp_path, monke
     needed = {"ablations": ["--data", str(tmp_path)]}
     for name in BENCHMARKS:
         args = parser.parse_args([name, "--json", str(tmp_path / "bench.json"), *needed.get(name, [])])
-        assert args.run_benchmark.__module__ == f"instseg_ros.benchmarks.{name}"
+        assert args.run_benchmark.__module__ == "instseg_ros.benchmarks." + name.replace("-", "_")
     monkeypatch.setattr(args, "run_benchmark", lambda _: ({"speed": 1.5, "count": 3}, [{"update": 0}]))
     assert bench.run(args) == 0
     assert json.loads((tmp_path / "bench.json").read_text())["figures"] == {"speed": 1.5, "count": 3}
