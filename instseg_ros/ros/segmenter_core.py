@@ -237,6 +237,7 @@ class SegmenterCore(Node):
             "frame": self.worker.frame_id,
             "map_complete": self.watch.complete,
             "paused": self.worker.paused,
+            **{f"bytes_{part}": size for part, size in self.worker.nbytes.items()},
             "queue_updates": len(self.queue),
             "queue_voxels": self.queue.voxels,
             **{k: str(v) for k, v in sorted(self.queue.counts.items())},

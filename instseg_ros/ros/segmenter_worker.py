@@ -69,6 +69,9 @@ class SegmenterWorker:
         self.paused = False
         self.voxels = 0
         self.instances = 0
+        self.nbytes: dict[str, int] = {}
+        """Memory by what holds it, of a second ago at most."""
+        self._next_nbytes = 0.0
         self._thread: Worker | None = None
 
     @property
@@ -353,12 +356,15 @@ class SegmenterWorker:
             times["latency"] = latency_ms
         for stage, ms in times.items():
             self._monitor.duration(stage, ms)
+        if time.monotonic() >= self._next_nbytes:  # not at every update: it looks at every segment
+            self.nbytes, self._next_nbytes = self._segmenter.nbytes(), time.monotonic() + 1.0
         self._monitor.tick("segmented")
 
     def _reset(self) -> None:
         before = self._segmenter.cloud() if len(self._segmenter.map) else None
         self._segmenter.reset()
         self.voxels = self.instances = 0
+        self.nbytes, self._next_nbytes = {}, 0.0
         self._resegment, self._sound = False, True
         self._last_stamp_ns = self._last_sequence = 0
         if before is not None:

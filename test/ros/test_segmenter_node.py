@@ -282,6 +282,7 @@ def test_the_worker_survives_an_exception(bench, monkeypatch):
     values = {v.key: v.value for v in status.values}
     assert status.level == status.ERROR and "out of luck" in values["last_error"] and values["failures"] == "1"
     assert float(values["network_ms_p50"]) > 0 and values["voxels"] == "128"
+    assert int(values["bytes_map"]) > 0 and int(values["bytes_outputs"]) > 0
     send(update(2, block(40)))
     bench.until(lambda: node.worker.voxels == 192, "and goes on")
 
