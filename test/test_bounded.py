@@ -7,10 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from instseg_ros.config import GroupingConfig, ModelConfig, SegmenterConfig
-from instseg_ros.labels import class_index
+from instseg_ros.benchmarks.chair_net import chair_net
+from instseg_ros.config import GroupingConfig, SegmenterConfig
 from instseg_ros.mapping.update import MapUpdate
-from instseg_ros.models.network import InstanceNet
 from instseg_ros.ros.finished_map import FinishedMap
 from instseg_ros.ros.inputs import UpdateQueue
 from instseg_ros.segmenter import Segmenter
@@ -18,18 +17,6 @@ from instseg_ros.voxel_history import VoxelHistory
 
 NONE = np.zeros((0, 3), np.int32)
 CUBE = np.argwhere(np.ones((3, 3, 3), bool)).astype(np.int32)
-
-
-def all_chairs() -> InstanceNet:
-    """A network that calls every voxel a chair: an instance is what touches."""
-    torch.manual_seed(0)
-    net = InstanceNet(ModelConfig(channels=(4, 4))).eval()
-    with torch.no_grad():
-        for head in net.heads.values():
-            head[-1].weight.zero_()
-            head[-1].bias.zero_()
-        net.heads["semantic"][-1].bias[class_index("chair")] = 10.0
-    return net
 
 
 def row_of_cubes(first: int) -> np.ndarray:
@@ -68,7 +55,7 @@ def size_of(thing: Any, seen: dict[int, Any]) -> int:
 @pytest.mark.parametrize("limits", [{}, {"cache_radius_m": 4.0, "cache_mb": 1}])
 def test_a_map_that_moves_on_for_ever_takes_no_more_memory(limits):
     grouping = GroupingConfig(method="connected_components")
-    segmenter, finished = Segmenter(SegmenterConfig(device="cpu", threads=1, grouping=grouping, **limits), all_chairs()), FinishedMap()
+    segmenter, finished = Segmenter(SegmenterConfig(device="cpu", threads=1, grouping=grouping, **limits), chair_net()), FinishedMap()
     move_on(segmenter, finished, range(70))  # more than a thousand ids that ended: as many as are remembered
     before = size_of([segmenter, finished], {})
     move_on(segmenter, finished, range(70, 140))
@@ -76,7 +63,7 @@ def test_a_map_that_moves_on_for_ever_takes_no_more_memory(limits):
 
 
 def test_numbers_of_segments_and_components_outlast_31_bits():
-    segmenter = Segmenter(SegmenterConfig(device="cpu", threads=1, grouping=GroupingConfig(method="connected_components")), all_chairs())
+    segmenter = Segmenter(SegmenterConfig(device="cpu", threads=1, grouping=GroupingConfig(method="connected_components")), chair_net())
     segmenter.grouper._next = segmenter.grouper._components._next = 2**31 - 4
     move_on(segmenter, FinishedMap(), range(5))
     assert min(segmenter.grouper._segments) > 2**31 and segmenter.grouper._components.of.max() > 2**31

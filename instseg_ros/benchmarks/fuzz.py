@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from instseg_ros.benchmarks.live_node import LiveNode, chair_weights
+from instseg_ros.benchmarks.chair_net import chair_weights
+from instseg_ros.benchmarks.live_node import LiveNode
 from instseg_ros.errors import DataError, require
 from instseg_ros.mapping.update import MapUpdate
 

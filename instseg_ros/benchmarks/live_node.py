@@ -1,6 +1,6 @@
 """A segmenter node in a process of its own, for benchmarks that talk to it over topics."""
 
-__all__ = ["LiveNode", "chair_weights"]
+__all__ = ["LiveNode"]
 
 import multiprocessing
 import os
@@ -10,26 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from instseg_ros.benchmarks.node_process import run_segmenter
-from instseg_ros.config import ModelConfig
 from instseg_ros.errors import DataError
-from instseg_ros.labels import class_index
-
-
-def chair_weights(path: Path) -> None:
-    """Weights of a network that calls every voxel a chair."""
-    import torch
-
-    from instseg_ros.models.network import InstanceNet
-    from instseg_ros.models.weights import save_weights
-
-    net = InstanceNet(ModelConfig(channels=(4, 4))).eval()
-    with torch.no_grad():
-        heads: dict[str, Any] = dict(net.heads.items())
-        for head in heads.values():
-            head[-1].weight.zero_()
-            head[-1].bias.zero_()
-        heads["semantic"][-1].bias[class_index("chair")] = 10.0
-    save_weights(path, net, {})
 
 
 class LiveNode:

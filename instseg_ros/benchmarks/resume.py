@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from instseg_ros.benchmarks.live_node import chair_weights
+from instseg_ros.benchmarks.chair_net import chair_weights
 from instseg_ros.benchmarks.node_process import run_segmenter
 from instseg_ros.errors import DataError, require
 from instseg_ros.labels import class_to_nyu40

@@ -24,7 +24,7 @@ from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy  # n
 from sensor_msgs.msg import PointCloud2  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
 
-from instseg_ros.benchmarks.live_node import chair_weights  # noqa: E402
+from instseg_ros.benchmarks.chair_net import chair_weights  # noqa: E402
 from instseg_ros.mapping import update  # noqa: E402
 from instseg_ros.ros import qos  # noqa: E402
 from instseg_ros.ros.conversions import update_to_msg  # noqa: E402

@@ -5,34 +5,19 @@ from dataclasses import replace
 
 import numpy as np
 import rclpy
-import torch
 from instseg_ros.msg import MapUpdate as MapUpdateMsg
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from instseg_ros.config import ModelConfig
-from instseg_ros.labels import class_index
+from instseg_ros.benchmarks.chair_net import chair_net
 from instseg_ros.mapping.update import MapUpdate
-from instseg_ros.models.network import InstanceNet
 from instseg_ros.ros import qos
 from instseg_ros.ros.conversions import update_to_msg
 from instseg_ros.ros.fusion_node import FusionNode
 from instseg_ros.ros.segmenter_node import SegmenterNode
 
 TIMEOUT_S = 90.0
-
-
-def chair_net() -> InstanceNet:
-    """A real network that calls every voxel a chair: instances are then the connected parts of the map."""
-    torch.manual_seed(0)
-    net = InstanceNet(ModelConfig(channels=(4, 4))).eval()
-    with torch.no_grad():
-        for head in net.heads.values():
-            head[-1].weight.zero_()
-            head[-1].bias.zero_()
-        net.heads["semantic"][-1].bias[class_index("chair")] = 10.0
-    return net
 
 
 def block(x: int, size: int = 4, value: int = 100) -> tuple[np.ndarray, np.ndarray]:

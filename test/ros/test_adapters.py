@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ros_bench import block, chair_net
+from ros_bench import block
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from sensor_msgs.msg import PointCloud2, PointField
 
+from instseg_ros.benchmarks.chair_net import chair_net
 from instseg_ros.errors import InputError, MissingDependencyError
 from instseg_ros.mapping.update import coord_keys
 from instseg_ros.mapping.voxel_map import VoxelMap

@@ -5,7 +5,7 @@ import argparse
 import numpy as np
 
 from instseg_ros.benchmarks import full_map
-from instseg_ros.benchmarks.live_node import chair_weights
+from instseg_ros.benchmarks.chair_net import chair_weights
 from instseg_ros.mapping.voxelize import voxelize_points
 
 

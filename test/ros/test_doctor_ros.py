@@ -75,8 +75,8 @@ def test_the_cure_works(bench, look):
 
 def _node(arguments, override):
     from rclpy.parameter import Parameter
-    from ros_bench import chair_net
 
+    from instseg_ros.benchmarks.chair_net import chair_net
     from instseg_ros.ros.segmenter_node import SegmenterNode
 
     arguments["parameter_overrides"] = [Parameter(name, value=value) for name, value in override.items()]

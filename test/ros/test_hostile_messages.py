@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from instseg_ros.msg import MapUpdate as MapUpdateMsg
 from rclpy.parameter import Parameter
-from ros_bench import block, chair_net, update
+from ros_bench import block, update
 from sensor_msgs.msg import PointCloud2
 
+from instseg_ros.benchmarks.chair_net import chair_net
 from instseg_ros.benchmarks.hostile_messages import FAULTS, HostileMessages
 from instseg_ros.ros import qos
 from instseg_ros.ros.conversions import header, update_to_msg

@@ -14,11 +14,12 @@ from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.srv import DescribeParameters, SetParametersAtomically
 from rclpy.lifecycle import LifecycleNode
 from rclpy.parameter import Parameter
-from ros_bench import TIMEOUT_S, block, chair_net, update
+from ros_bench import TIMEOUT_S, block, update
 from sensor_msgs.msg import PointCloud2
 from std_srvs.srv import SetBool, Trigger
 from test_processes import own_name, start
 
+from instseg_ros.benchmarks.chair_net import chair_net
 from instseg_ros.errors import ConfigError
 from instseg_ros.models.weights import save_weights
 from instseg_ros.persistence import load_state

@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from instseg_ros.msg import MapUpdate as MapUpdateMsg
 from instseg_ros.srv import RequestFull
-from ros_bench import block, chair_net
+from ros_bench import block
 
+from instseg_ros.benchmarks.chair_net import chair_net
 from instseg_ros.config import GroupingConfig, SegmenterConfig
 from instseg_ros.mapping.merge import merge_updates
 from instseg_ros.mapping.update import MapUpdate, coord_keys

@@ -12,12 +12,13 @@ from instseg_ros.srv import ListInstances
 from rcl_interfaces.msg import ParameterType
 from rcl_interfaces.srv import GetParameters, SetParametersAtomically
 from rclpy.parameter import Parameter
-from ros_bench import block, chair_net, update
+from ros_bench import block, update
 from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import Header
 from visualization_msgs.msg import Marker, MarkerArray
 
 import instseg_ros.ros
+from instseg_ros.benchmarks.chair_net import chair_net
 from instseg_ros.oriented_box import oriented_box
 from instseg_ros.ros import qos, segmenter_outputs
 from instseg_ros.ros.pointcloud import LABELLED_DTYPE

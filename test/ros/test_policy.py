@@ -5,8 +5,8 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from ros_bench import chair_net
 
+from instseg_ros.benchmarks.chair_net import chair_net
 from instseg_ros.ros.lifecycle_segmenter_node import LifecycleSegmenterNode
 
 ROOT = Path(__file__).parents[2]

@@ -7,10 +7,11 @@ import sys
 
 import pytest
 from rclpy.parameter import Parameter
-from ros_bench import block, chair_net, update
+from ros_bench import block, update
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import PointCloud2
 
+from instseg_ros.benchmarks.chair_net import chair_net
 from instseg_ros.models.weights import save_weights
 from instseg_ros.ros import qos
 from instseg_ros.ros.conversions import ns_to_time

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ros_bench import block, chair_net, update
+from ros_bench import block, update
 
+from instseg_ros.benchmarks.chair_net import chair_net
 from instseg_ros.datasets.bag_writer import write_bag
 from instseg_ros.datasets.frames import RgbdFrame
 from instseg_ros.live.recorder import BagRecorder, message_store

@@ -12,12 +12,13 @@ from rcl_interfaces.msg import ParameterDescriptor
 from rcl_interfaces.srv import SetParametersAtomically
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy
-from ros_bench import block, chair_net, update
+from ros_bench import block, update
 from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
 from visualization_msgs.msg import Marker, MarkerArray
 
+from instseg_ros.benchmarks.chair_net import chair_net
 from instseg_ros.errors import ConfigError
 from instseg_ros.ros import qos, segmenter_outputs
 from instseg_ros.ros.conversions import header

@@ -7,13 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
+from instseg_ros.benchmarks.chair_net import chair_net
 from instseg_ros.cli import main
-from instseg_ros.config import GroupingConfig, ModelConfig, SegmenterConfig
+from instseg_ros.config import GroupingConfig, SegmenterConfig
 from instseg_ros.labels import class_index
 from instseg_ros.mapping.update import MapUpdate
-from instseg_ros.models.network import InstanceNet
 from instseg_ros.segmenter import Segmenter
 from instseg_ros.visual.rerun_recording import RerunRecording
 
@@ -59,14 +58,7 @@ def streams(monkeypatch):
 
 def chairs() -> Segmenter:
     """Calls every voxel a chair: what touches is an instance."""
-    torch.manual_seed(0)
-    net = InstanceNet(ModelConfig(channels=(4, 4))).eval()
-    with torch.no_grad():
-        for head in net.heads.values():
-            head[-1].weight.zero_()
-            head[-1].bias.zero_()
-        net.heads["semantic"][-1].bias[class_index("chair")] = 10.0
-    return Segmenter(SegmenterConfig(threads=1, grouping=GroupingConfig(min_cluster_voxels=100_000)), net)
+    return Segmenter(SegmenterConfig(threads=1, grouping=GroupingConfig(min_cluster_voxels=100_000)), chair_net())
 
 
 def cube(x: int) -> np.ndarray:
