@@ -1,34 +1,26 @@
 """`lifecycle:=true` of launch/online.launch.py on real launch and a real node: started, configured, activated, ended."""
 
-import os
 import tempfile
 import time
 from pathlib import Path
 
+import launch_pytest
 import pytest
+import rclpy
+from ament_index_python.packages import get_package_share_directory
+from launch.actions import IncludeLaunchDescription, RegisterEventHandler
+from launch.event_handlers import OnProcessExit
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
 
-launch_pytest = pytest.importorskip(
-    "launch_pytest", reason="launch_pytest is not installed (it comes with a ROS 2 installation; docs/testing.md)"
-)
-rclpy = pytest.importorskip("rclpy", reason="rclpy is not installed (make build, or source a ROS 2)")
-pytest.importorskip("instseg_ros.msg", reason="the messages are not built (make build, or colcon build)")
-
-from ament_index_python.packages import get_package_share_directory  # noqa: E402
-from launch.actions import IncludeLaunchDescription, RegisterEventHandler  # noqa: E402
-from launch.event_handlers import OnProcessExit  # noqa: E402
-from launch.launch_description_sources import PythonLaunchDescriptionSource  # noqa: E402
-from lifecycle_msgs.msg import Transition  # noqa: E402
-from lifecycle_msgs.srv import ChangeState, GetState  # noqa: E402
-
-from instseg_ros.config import ModelConfig  # noqa: E402
-from instseg_ros.models.network import InstanceNet  # noqa: E402
-from instseg_ros.models.weights import save_weights  # noqa: E402
-from launch import LaunchDescription  # noqa: E402
+from instseg_ros.config import ModelConfig
+from instseg_ros.models.network import InstanceNet
+from instseg_ros.models.weights import save_weights
+from launch import LaunchDescription
 
 LAUNCH_FILE = Path(get_package_share_directory("instseg_ros")) / "launch" / "online.launch.py"
 TIMEOUT_S = 240.0
-os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 100)
-os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 EXIT_CODES: list[int] = []
 
 

@@ -1,37 +1,29 @@
 """launch/replay.launch.py on real launch and real nodes: a bag is played through fusion and segmenter, and then everything ends."""
 
 import importlib.util
-import os
 import tempfile
 from pathlib import Path
 
+import launch_pytest
 import numpy as np
 import pytest
+import rclpy
+from ament_index_python.packages import get_package_share_directory
+from instseg_ros.msg import InstanceArray
+from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription
+from launch.launch_description_sources import PythonLaunchDescriptionSource
 
-launch_pytest = pytest.importorskip(
-    "launch_pytest", reason="launch_pytest is not installed (it comes with a ROS 2 installation; docs/testing.md)"
-)
-rclpy = pytest.importorskip("rclpy", reason="rclpy is not installed (make build, or source a ROS 2)")
-pytest.importorskip("instseg_ros.msg", reason="the messages are not built (make build, or colcon build)")
-
-from ament_index_python.packages import get_package_share_directory  # noqa: E402
-from instseg_ros.msg import InstanceArray  # noqa: E402
-from launch.actions import DeclareLaunchArgument, IncludeLaunchDescription  # noqa: E402
-from launch.launch_description_sources import PythonLaunchDescriptionSource  # noqa: E402
-
-from instseg_ros.config import ModelConfig  # noqa: E402
-from instseg_ros.datasets.bag_writer import write_bag  # noqa: E402
-from instseg_ros.datasets.frames import RgbdFrame  # noqa: E402
-from instseg_ros.models.network import InstanceNet  # noqa: E402
-from instseg_ros.models.weights import save_weights  # noqa: E402
-from instseg_ros.ros import qos  # noqa: E402
-from launch import LaunchContext, LaunchDescription  # noqa: E402
+from instseg_ros.config import ModelConfig
+from instseg_ros.datasets.bag_writer import write_bag
+from instseg_ros.datasets.frames import RgbdFrame
+from instseg_ros.models.network import InstanceNet
+from instseg_ros.models.weights import save_weights
+from instseg_ros.ros import qos
+from launch import LaunchContext, LaunchDescription
 
 LAUNCH_FILE = Path(get_package_share_directory("instseg_ros")) / "launch" / "replay.launch.py"
 TIMEOUT_S = 240.0
 COUNT = 20
-os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 100)
-os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 
 
 def module():

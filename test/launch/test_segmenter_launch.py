@@ -1,40 +1,32 @@
 """What users do with the launched segmenter: feed it, come late, ask wrongly, reset, save, load, stop. Real launch, a real process."""
 
-import os
 import tempfile
 import time
 from pathlib import Path
 
+import launch_pytest
+import numpy as np
 import pytest
+import rclpy
+from ament_index_python.packages import get_package_share_directory
+from instseg_ros.msg import MapUpdate
+from instseg_ros.srv import LoadMap, SaveMap
+from launch.actions import IncludeLaunchDescription, RegisterEventHandler
+from launch.event_handlers import OnProcessExit, OnProcessIO
+from launch.launch_description_sources import PythonLaunchDescriptionSource
+from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy
+from sensor_msgs.msg import PointCloud2
+from std_srvs.srv import Trigger
 
-launch_pytest = pytest.importorskip(
-    "launch_pytest", reason="launch_pytest is not installed (it comes with a ROS 2 installation; docs/testing.md)"
-)
-rclpy = pytest.importorskip("rclpy", reason="rclpy is not installed (make build, or source a ROS 2)")
-pytest.importorskip("instseg_ros.msg", reason="the messages are not built (make build, or colcon build)")
-
-import numpy as np  # noqa: E402
-from ament_index_python.packages import get_package_share_directory  # noqa: E402
-from instseg_ros.msg import MapUpdate  # noqa: E402
-from instseg_ros.srv import LoadMap, SaveMap  # noqa: E402
-from launch.actions import IncludeLaunchDescription, RegisterEventHandler  # noqa: E402
-from launch.event_handlers import OnProcessExit, OnProcessIO  # noqa: E402
-from launch.launch_description_sources import PythonLaunchDescriptionSource  # noqa: E402
-from rclpy.qos import QoSDurabilityPolicy, QoSProfile, QoSReliabilityPolicy  # noqa: E402
-from sensor_msgs.msg import PointCloud2  # noqa: E402
-from std_srvs.srv import Trigger  # noqa: E402
-
-from instseg_ros.benchmarks.chair_net import chair_weights  # noqa: E402
-from instseg_ros.mapping import update  # noqa: E402
-from instseg_ros.ros import qos  # noqa: E402
-from instseg_ros.ros.conversions import update_to_msg  # noqa: E402
-from launch import LaunchDescription  # noqa: E402
+from instseg_ros.benchmarks.chair_net import chair_weights
+from instseg_ros.mapping import update
+from instseg_ros.ros import qos
+from instseg_ros.ros.conversions import update_to_msg
+from launch import LaunchDescription
 
 LAUNCH_FILE = Path(get_package_share_directory("instseg_ros")) / "launch" / "online.launch.py"
 TIMEOUT_S = 240.0
 LATCHED = QoSProfile(depth=1, durability=QoSDurabilityPolicy.TRANSIENT_LOCAL)
-os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 100)
-os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
 EXIT_CODES: list[int] = []
 OUTPUT: list[str] = []
 
