@@ -116,14 +116,14 @@ class IncrementalNetwork:
         fresh_rows = added if unseen is None else [np.concatenate(pair) for pair in zip(added, unseen, strict=True)]
         for fresh, rows in zip(self._fresh, fresh_rows, strict=True):
             fresh[rows] = 1
-        changed: dict[int, np.ndarray] = {INPUT: dirty}
-        for i, layer in enumerate(self.program.layers):
-            due = added[layer.level] if delta is None else self._due(layer, pyramid, delta, changed)
-            changed[i] = due[self._recompute(i, layer, pyramid, due, self.tolerance * self._scale[i])]
-            self.statistics.append(LayerStatistics(layer.name, len(pyramid.levels[layer.level]), len(due), len(changed[i])))
+        steps = [self._step(i, layer, pyramid, delta, added, dirty) for i, layer in enumerate(self.program.layers)]
+        last, counts = kernels.wave(steps)
+        for i, (layer, (due, moved)) in enumerate(zip(self.program.layers, counts, strict=True)):
+            self._find_scale(i, layer, added[layer.level])
+            self.statistics.append(LayerStatistics(layer.name, len(pyramid.levels[layer.level]), due, moved))
         for fresh, rows in zip(self._fresh, fresh_rows, strict=True):
             fresh[rows] = 0
-        last = np.sort(changed[len(self.program.layers) - 1])
+        last.sort()
         self._read_out(last)
         return last
 
@@ -161,18 +161,17 @@ class IncrementalNetwork:
         self._fit_places(residency)
         rows = [residency.rows(level, regions | beside) for level in range(len(pyramid.levels))]
         for i, layer in enumerate(self.program.layers):
-            self._recompute(i, layer, pyramid, rows[layer.level], -1.0)
+            self._recompute(i, layer, pyramid, rows[layer.level])
             self.statistics.append(LayerStatistics(layer.name, len(pyramid.levels[layer.level]), len(rows[layer.level]), len(rows[layer.level])))
         residency.evict(beside)
         return residency.rows(0, regions)
 
     def _read_out(self, rows: np.ndarray) -> None:
         """Publish the outputs of rows."""
-        stored = rows if self._residency is None else self._residency.place[0][rows]
-        refined = {} if self._refinement is None else {"embedding": self._refinement.initial}
-        for block, outputs in self._heads(self._cache[-1], stored):
-            for name, values in outputs.items():
-                refined.get(name, getattr(self.prediction, name))[rows[block]] = values
+        outputs = dict(self.prediction.items())
+        if self._refinement is not None:
+            outputs["embedding"] = self._refinement.initial
+        self._heads(self._cache[-1], rows, None if self._residency is None else self._residency.place[0], outputs)
 
     def nbytes(self) -> int:
         """Memory of the arrays for features and cached outputs and of tables the map does not have, bytes."""
@@ -185,36 +184,55 @@ class IncrementalNetwork:
             return sum(c.nbytes for c in self._cache)
         return self._residency.held_bytes()
 
-    def _due(self, layer: Layer, pyramid: Pyramid, delta: MapDelta, changed: dict[int, np.ndarray]) -> np.ndarray:
-        """Rows [n] int32 of the layer's level that can have changed."""
-        level, source = layer.level, changed[layer.source]
-        parts: list[tuple[np.ndarray | None, np.ndarray]] = []
+    def _step(
+        self, i: int, layer: Layer, pyramid: Pyramid, delta: MapDelta | None, added: list[np.ndarray], dirty: np.ndarray
+    ) -> kernels.Step:
+        """A layer's part in a wave."""
+        return kernels.Step(
+            self._source(layer), self._table(layer, pyramid), self._weights[i], self._biases[i],
+            None if layer.residual is None else self._cache[layer.residual], layer.relu, self._cache[i], self.tolerance * self._scale[i],
+            self._fresh[layer.level], self._source_place(layer), None if self._residency is None else self._residency.place[layer.level],
+            [(None, added[layer.level])] if delta is None else self._reads(layer, pyramid, delta, dirty), *pyramid.levels[layer.level].marks())
+
+    def _reads(self, layer: Layer, pyramid: Pyramid, delta: MapDelta, dirty: np.ndarray) -> list[tuple[np.ndarray | None, np.ndarray | int]]:
+        """What names the rows of the layer's level that can have changed (`kernels.Step.reads`)."""
+        level, source = layer.level, dirty if layer.source == INPUT else layer.source
+        reads: list[tuple[np.ndarray | None, np.ndarray | int]] = []
         if layer.table == "self":
-            parts += [(None, source), (None, delta.pyramid.added[level])]
+            reads += [(None, source), (None, delta.pyramid.added[level])]
         elif layer.table == "neighbors":
             retabled = delta.pyramid.retabled[level] if layer.dilation == 1 else self._retabled[level, layer.dilation]
-            parts += [(self._table(layer, pyramid), source), (None, retabled)]
+            reads += [(self._table(layer, pyramid), source), (None, retabled)]
         elif layer.table == "children":
-            parts += [(pyramid.up[level - 1], source), (None, delta.pyramid.rechilded[level])]
+            reads += [(pyramid.up[level - 1], source), (None, delta.pyramid.rechilded[level])]
         else:  # "up": a voxel's parent lasts as long as the voxel
-            parts += [(pyramid.children[level], source), (None, delta.pyramid.added[level])]
+            reads += [(pyramid.children[level], source), (None, delta.pyramid.added[level])]
         if layer.residual is not None:
-            parts.append((None, changed[layer.residual]))
-        return pyramid.levels[level].reach(*parts)
+            reads.append((None, layer.residual))
+        return reads
 
-    def _recompute(self, i: int, layer: Layer, pyramid: Pyramid, due: np.ndarray, threshold: float) -> np.ndarray:
-        """Compute due rows; returns which of them [n] bool moved by more than the threshold and were replaced."""
-        from_input = layer.source == INPUT
-        place = None if self._residency is None else self._residency.place
-        source_level = 0 if from_input else self.program.layers[layer.source].level
-        moved = kernels.conv_update(
-            self._features if from_input else self._cache[layer.source], self._table(layer, pyramid), due, self._weights[i], self._biases[i],
-            None if layer.residual is None else self._cache[layer.residual], layer.relu, self._cache[i], threshold,
-            self._fresh[layer.level], None if place is None or from_input else place[source_level],
-            None if place is None else place[layer.level])
-        if self._scale[i] == 0.0 and len(due):  # of the first rows seen, so that a stopped wave does not depend on later ones
-            self._scale[i] = float(np.abs(self._cache[i][due if place is None else place[layer.level][due]]).mean())
-        return moved
+    def _recompute(self, i: int, layer: Layer, pyramid: Pyramid, rows: np.ndarray) -> None:
+        """Compute rows anew, whatever they were; only where not all outputs are kept."""
+        assert self._residency is not None
+        kernels.conv_update(
+            self._source(layer), self._table(layer, pyramid), rows, self._weights[i], self._biases[i],
+            None if layer.residual is None else self._cache[layer.residual], layer.relu, self._cache[i], -1.0,
+            self._fresh[layer.level], self._source_place(layer), self._residency.place[layer.level])
+        self._find_scale(i, layer, rows)
+
+    def _find_scale(self, i: int, layer: Layer, rows: np.ndarray) -> None:
+        """The mean magnitude of a layer, of the first rows seen, so that a stopped wave does not depend on later ones."""
+        if self._scale[i] == 0.0 and len(rows):
+            stored = rows if self._residency is None else self._residency.place[layer.level][rows]
+            self._scale[i] = float(np.abs(self._cache[i][stored]).mean())
+
+    def _source(self, layer: Layer) -> np.ndarray:
+        return self._features if layer.source == INPUT else self._cache[layer.source]
+
+    def _source_place(self, layer: Layer) -> np.ndarray | None:
+        if self._residency is None or layer.source == INPUT:
+            return None
+        return self._residency.place[self.program.layers[layer.source].level]
 
     def _follow_dilated(self, pyramid: Pyramid, delta: MapDelta | None) -> None:
         """Bring the tables of dilated layers up to date, and find whose neighbours at a distance changed."""

@@ -13,6 +13,7 @@
 #include <condition_variable>
 #include <cstdint>
 #include <cstring>
+#include <memory>
 #include <mutex>
 #include <system_error>
 #include <thread>
@@ -59,6 +60,15 @@ void multiply_pairs(const float** x, float** acc, int count, const float* w, int
   if (p + 4 <= count) multiply_rows<4, T>(x + p, acc + p, w, cin, stride), p += 4;
   if (p + 2 <= count) multiply_rows<2, T>(x + p, acc + p, w, cin, stride), p += 2;
   if (p < count) multiply_rows<1, T>(x + p, acc + p, w, cin, stride);
+}
+
+// acc[p][0:width] += x[p][0:cin] W for `count` pairs; `column` [count] is scratch.
+inline void multiply(const float** x, float* const* acc, float** column, int count, const float* w, int cin, int width) {
+  for (int j = 0; j < width; j += kWidth) {
+    for (int p = 0; p < count; ++p) column[p] = acc[p] + j;
+    if (width - j >= kWidth) multiply_pairs<kTile>(x, column, count, w + j, cin, width);
+    else multiply_pairs<1>(x, column, count, w + j, cin, width);
+  }
 }
 
 // dw[i][0:width] += x[p][i] dy[p][0:width] over all pairs, for R input channels.
@@ -249,12 +259,7 @@ void convolve(const Convolution& c, std::atomic<int64_t>& next) {
         target[pairs++] = accumulator.data() + r * c.width;
       }
       if (!pairs) continue;
-      const float* weight = c.w + static_cast<int64_t>(k) * c.cin * c.width;
-      for (int j = 0; j < c.width; j += kWidth) {
-        for (int p = 0; p < pairs; ++p) column[p] = target[p] + j;
-        if (c.width - j >= kWidth) multiply_pairs<kTile>(source.data(), column.data(), pairs, weight + j, c.cin, c.width);
-        else multiply_pairs<1>(source.data(), column.data(), pairs, weight + j, c.cin, c.width);
-      }
+      multiply(source.data(), target.data(), column.data(), pairs, c.w + static_cast<int64_t>(k) * c.cin * c.width, c.cin, c.width);
     }
     for (int64_t r = 0; r < count; ++r) {
       const int64_t n = row_of(r);
@@ -273,6 +278,134 @@ void convolve(const Convolution& c, std::atomic<int64_t>& next) {
     }
   }
 }
+
+typedef int32_t IntVec __attribute__((vector_size(kLanes * sizeof(int32_t))));
+
+// exp of values from -87 to 0, to the last bits of a float (Cephes' polynomial).
+inline Vec exp_negative(Vec x) {
+  const IntVec n = __builtin_convertvector(x * 1.44269504f - 0.5f, IntVec);
+  const Vec whole = __builtin_convertvector(n, Vec);
+  const Vec r = x - whole * 0.693359375f + whole * 2.12194440e-4f;
+  Vec p = r * 1.9875691500e-4f + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  const IntVec power = (n + 127) << 23;
+  Vec scale;
+  std::memcpy(&scale, &power, sizeof(Vec));
+  return (p * r * r + r + 1.0f) * scale;
+}
+
+// What heads.published makes of the last layer, by number.
+enum Form { kPlain, kSoftmax, kUnit, kPositive };
+
+// A perceptron of two layers on each row; every member has 8 bytes.
+struct Head {
+  const float* w1;  // [cin, hidden_width]
+  const float* b1;
+  const float* w2;  // [hidden, width]
+  const float* b2;
+  int64_t hidden, hidden_width, cout, width, form;
+  float* out;  // [*, cout]
+};
+
+// In place, y [width], whose columns from cout on are padding.
+void put_in_form(float* y, const Head& head) {
+  if (head.form == kSoftmax) {
+    const float top = *std::max_element(y, y + head.cout);
+    std::fill(y + head.cout, y + head.width, -INFINITY);
+    Vec sum{};
+    for (int64_t j = 0; j < head.width; j += kLanes) {
+      const Vec below = load(y + j) - top;
+      const Vec e = exp_negative(below < -87.0f ? Vec{} - 87.0f : below);
+      store(y + j, e);
+      sum += e;
+    }
+    float total = 0.0f;
+    for (int i = 0; i < kLanes; ++i) total += sum[i];
+    for (int64_t j = 0; j < head.width; j += kLanes) store(y + j, load(y + j) / total);
+  } else if (head.form == kUnit) {
+    float square = 0.0f;
+    for (int64_t j = 0; j < head.cout; ++j) square += y[j] * y[j];
+    const float length = std::max(std::sqrt(square), 1e-6f);
+    for (int64_t j = 0; j < head.cout; ++j) y[j] /= length;
+  } else if (head.form == kPositive) {
+    for (int64_t j = 0; j < head.cout; ++j) y[j] = std::exp(std::min(std::max(y[j], -5.0f), 5.0f));
+  }
+}
+
+// Rows to look at in a table [*, taps] of rows (null: the rows themselves).
+struct Reads {
+  const int32_t* table;
+  int64_t taps;
+  const int32_t* rows;
+  int64_t count;
+};
+
+// Appends to out the rows that are read, each once: stamp[row] becomes `epoch` when it is taken. Returns the new number of rows in
+// out. With threads, their order is a matter of chance.
+int64_t reach(const Reads& reads, int32_t* stamp, int32_t epoch, int32_t* out, int64_t have, int threads) {
+  constexpr int64_t kBlock = 128, kAhead = 4;
+  std::atomic<int64_t> next{0}, end{have};
+  in_threads(threads, reads.count / 2, [&] {
+    std::vector<int32_t> taken(kBlock * reads.taps), open(reads.taps);
+    for (int64_t begin; (begin = next.fetch_add(kBlock)) < reads.count;) {
+      int64_t found = 0;
+      // Most rows are absent or taken, and which ones cannot be foretold: these steps do not branch on it.
+      const auto take = [&](const int32_t* rows, int64_t count) {
+        int64_t candidates = 0;
+        for (int64_t k = 0; k < count; ++k) {
+          const int32_t row = rows[k], there = row < 0 ? 0 : row;
+          open[candidates] = row;
+          candidates += (row >= 0) & (__atomic_load_n(stamp + there, __ATOMIC_RELAXED) != epoch);
+        }
+        for (int64_t k = 0; k < candidates; ++k) {
+          taken[found] = open[k];
+          found += __atomic_exchange_n(stamp + open[k], epoch, __ATOMIC_RELAXED) != epoch;
+        }
+      };
+      const int64_t stop = std::min(begin + kBlock, reads.count);
+      for (int64_t i = begin; i < stop; ++i) {
+        if (!reads.table) {
+          take(reads.rows + i, 1);
+        } else if (reads.rows[i] >= 0) {
+          if (i + kAhead < stop && reads.rows[i + kAhead] >= 0) {
+            const int32_t* ahead = reads.table + reads.rows[i + kAhead] * reads.taps;
+            __builtin_prefetch(ahead);
+            __builtin_prefetch(ahead + reads.taps - 1);
+          }
+          take(reads.table + reads.rows[i] * reads.taps, reads.taps);
+        }
+      }
+      if (found) std::memcpy(out + end.fetch_add(found), taken.data(), found * sizeof(int32_t));
+    }
+  });
+  return end;
+}
+
+// One layer of a wave; every member has 8 bytes, so that numpy can lay it out.
+struct Step {
+  // as those of a Convolution
+  const float* x;
+  int64_t x_stride;
+  const int32_t* table;
+  const float* w;
+  const float* bias;
+  const float* residual;
+  float* out;
+  const int32_t* place_in;
+  const int32_t* place_out;
+  int64_t taps, cin, cout, width, relu;
+  double threshold;
+  const uint8_t* fresh;
+  // which rows are due: those that any of these reads; where `rows` is null, the rows that moved in step number `count`
+  int32_t* stamp;
+  int64_t epoch, most;  // there are no more rows than `most`
+  Reads reads[3];
+  // what came of it
+  int64_t due, moved;
+};
 
 }  // namespace
 
@@ -293,6 +426,77 @@ void instseg_conv(const float* x, int64_t x_stride, const int32_t* table, const 
                       taps, cin, cout, width, relu != 0, threshold, fresh, moved};
   std::atomic<int64_t> next{0};
   in_threads(threads, count, [&] { convolve(c, next); });
+}
+
+// A wave through the layers of a network: finds the rows that are due in each step, recomputes them (as instseg_conv with `moved`), and
+// goes on with those that moved. last [most of the last step] receives the rows that moved there.
+void instseg_wave(Step* steps, int64_t count, int32_t* last, int threads) {
+  std::vector<std::unique_ptr<int32_t[]>> moved_rows;
+  std::vector<uint8_t> moved;
+  for (int64_t i = 0; i < count; ++i) {
+    Step& s = steps[i];
+    int64_t most = 0;
+    for (Reads& reads : s.reads) {
+      if (!reads.rows && reads.count >= 0) reads = {reads.table, reads.taps, moved_rows[reads.count].get(), steps[reads.count].moved};
+      most += std::max<int64_t>(0, reads.count) * reads.taps;
+    }
+    moved_rows.emplace_back(new int32_t[std::min(most, s.most)]);
+    int32_t* due = moved_rows.back().get();
+    s.due = 0;
+    for (const Reads& reads : s.reads)
+      if (reads.count > 0) s.due = reach(reads, s.stamp, static_cast<int32_t>(s.epoch), due, s.due, threads);
+    moved.resize(s.due);
+    const Convolution c{s.x, s.x_stride, s.table, s.w, s.bias, s.residual, s.out, due, s.place_in, s.place_out, s.due, static_cast<int>(s.taps),
+                        static_cast<int>(s.cin), static_cast<int>(s.cout), static_cast<int>(s.width), s.relu != 0, static_cast<float>(s.threshold),
+                        s.fresh, moved.data()};
+    std::atomic<int64_t> next{0};
+    in_threads(threads, s.due, [&] { convolve(c, next); });
+    s.moved = 0;
+    for (int64_t r = 0; r < s.due; ++r) {
+      due[s.moved] = due[r];
+      s.moved += moved[r];
+    }
+  }
+  if (count) std::memcpy(last, moved_rows.back().get(), steps[count - 1].moved * sizeof(int32_t));
+}
+
+// All heads at some rows: heads[h].out[rows[i]] for x[place[rows[i]]] (place null: the row itself); x [*, cin].
+void instseg_heads(const float* x, int64_t cin, const int32_t* rows, const int32_t* place, int64_t count, const Head* heads, int64_t number,
+                   int threads) {
+  constexpr int64_t kBlock = 128;
+  std::atomic<int64_t> next{0};
+  int64_t widest = 0;
+  for (int64_t h = 0; h < number; ++h) widest = std::max({widest, heads[h].hidden_width, heads[h].width});
+  in_threads(threads, count, [&] {
+    std::vector<float> hidden(kBlock * widest), last(kBlock * widest);
+    const float* source[kBlock];
+    const float* middle[kBlock];
+    float *target[kBlock], *column[kBlock];
+    const auto layer = [&](const float** from, std::vector<float>& to, int64_t block, const float* w, const float* b, int64_t inputs, int64_t width) {
+      for (int64_t r = 0; r < block; ++r) {
+        target[r] = to.data() + r * width;
+        std::memcpy(target[r], b, width * sizeof(float));
+      }
+      multiply(from, target, column, static_cast<int>(block), w, static_cast<int>(inputs), static_cast<int>(width));
+    };
+    for (int64_t begin; (begin = next.fetch_add(kBlock)) < count;) {
+      const int64_t block = std::min(kBlock, count - begin);
+      for (int64_t r = 0; r < block; ++r) {
+        const int64_t row = rows[begin + r];
+        source[r] = x + (place ? place[row] : row) * cin;
+      }
+      for (const Head* head = heads; head != heads + number; ++head) {
+        layer(source, hidden, block, head->w1, head->b1, cin, head->hidden_width);
+        for (int64_t j = 0; j < block * head->hidden_width; ++j) hidden[j] = std::max(hidden[j], 0.0f);
+        for (int64_t r = 0; r < block; ++r) middle[r] = hidden.data() + r * head->hidden_width;
+        layer(middle, last, block, head->w2, head->b2, head->hidden, head->width);
+        for (int64_t r = 0; r < block; ++r) {
+          put_in_form(target[r], *head);
+          std::memcpy(head->out + rows[begin + r] * head->cout, target[r], head->cout * sizeof(float));
+        }
+      }
+    }
+  });
 }
 
 // dw [workers, taps, cin, cout] = sum_n x[table[n, k]]^T dy[n]; worker i sums every `workers`-th block of rows from block i on
@@ -327,37 +531,11 @@ void instseg_conv_weight_grad(const float* x, const int32_t* table, const float*
   });
 }
 
-// Appends to out the rows that `table` [*, taps] names for the given rows (null: the rows themselves), each once:
-// stamp[row] becomes `epoch` when it is taken. Returns the new number of rows in out. With threads, their order is a matter of chance.
+// Appends to out the rows that `table` [*, taps] names for the given rows (null: the rows themselves), each once, and returns the new
+// number of rows in out; see `reach`.
 int64_t instseg_reach(const int32_t* table, int taps, const int32_t* rows, int64_t count, int32_t* stamp, int32_t epoch,
                       int32_t* out, int64_t have, int threads) {
-  constexpr int64_t kBlock = 128, kAhead = 4;
-  std::atomic<int64_t> next{0}, end{have};
-  in_threads(threads, count / 2, [&] {
-    std::vector<int32_t> taken(kBlock * taps);
-    for (int64_t begin; (begin = next.fetch_add(kBlock)) < count;) {
-      int64_t found = 0;
-      const auto take = [&](int32_t row) {
-        if (row < 0 || __atomic_load_n(stamp + row, __ATOMIC_RELAXED) == epoch) return;
-        if (__atomic_exchange_n(stamp + row, epoch, __ATOMIC_RELAXED) != epoch) taken[found++] = row;
-      };
-      const int64_t stop = std::min(begin + kBlock, count);
-      for (int64_t i = begin; i < stop; ++i) {
-        if (!table) {
-          take(rows[i]);
-        } else if (rows[i] >= 0) {
-          if (i + kAhead < stop && rows[i + kAhead] >= 0) {
-            const int32_t* ahead = table + static_cast<int64_t>(rows[i + kAhead]) * taps;
-            __builtin_prefetch(ahead);
-            __builtin_prefetch(ahead + taps - 1);
-          }
-          for (int k = 0; k < taps; ++k) take(table[static_cast<int64_t>(rows[i]) * taps + k]);
-        }
-      }
-      if (found) std::memcpy(out + end.fetch_add(found), taken.data(), found * sizeof(int32_t));
-    }
-  });
-  return end;
+  return reach({table, taps, rows, count}, stamp, epoch, out, have, threads);
 }
 
 // chunk[i]: the chunk that holds coords[i], -1 if there is none. keys [chunks] ascending, number [chunks] their chunks.

@@ -1,14 +1,15 @@
 """The compiled CPU kernels: `kernels.cpp` is a plain C library, called through ctypes, which releases the interpreter lock."""
 
 __all__ = [
-    "available", "connect", "conv", "conv_update", "conv_weight_grad", "find_chunks", "graph_segments", "insert", "linear",
-    "lookup", "number_absent", "pad_channels", "reach", "remove", "set_threads", "spanning_tree",
+    "Step", "available", "connect", "conv", "conv_update", "conv_weight_grad", "find_chunks", "graph_segments", "heads", "insert",
+    "lookup", "number_absent", "pad_channels", "reach", "remove", "set_threads", "spanning_tree", "wave",
 ]
 
 import ctypes
 import functools
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,8 @@ def _library() -> ctypes.CDLL | None:
         library = ctypes.CDLL(str(path))
         p, wide, i, f = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int, ctypes.c_float
         library.instseg_conv.argtypes = [p, wide, p, p, p, p, p, p, p, p, wide, i, i, i, i, i, f, p, p, i]
+        library.instseg_heads.argtypes = [p, wide, p, p, wide, p, wide, i]
+        library.instseg_wave.argtypes = [p, wide, p, i]
         library.instseg_conv_weight_grad.argtypes = [p, p, p, p, wide, i, i, i, i]
         library.instseg_reach.argtypes = [p, i, p, wide, p, i, p, wide, i]
         library.instseg_find_chunks.argtypes = [p, wide, p, p, wide, p, p]
@@ -99,21 +102,6 @@ def conv(
     return out
 
 
-def linear(x: np.ndarray, weight: Tensor, bias: Tensor, relu: bool, out: np.ndarray, rows: np.ndarray | None = None, begin: int = 0) -> None:
-    """out[i] = x[i] W + bias (and ReLU).
-
-    Args:
-        x: [M, C] float32, of which the columns `begin` to `begin` + Cin are read.
-        weight: [Cin, padded Cout] and bias [padded Cout] from `pad_channels`.
-        out: [n, Cout] float32, overwritten.
-        rows: [n] int32: read x[rows[i]] for out[i]; None = x[i].
-    """
-    if len(out):
-        _loaded().instseg_conv(
-            x.ctypes.data + begin * x.itemsize, x.shape[1], _address(rows), weight.data_ptr(), bias.data_ptr(), None, out.ctypes.data,
-            None, None, None, len(out), 1, len(weight), out.shape[1], weight.shape[1], int(relu), 0.0, None, None, _threads)
-
-
 def conv_update(
     x: np.ndarray, table: np.ndarray | None, rows: np.ndarray, weight: Tensor, bias: Tensor, residual: np.ndarray | None, relu: bool,
     out: np.ndarray, threshold: float, fresh: np.ndarray, place_in: np.ndarray | None = None, place_out: np.ndarray | None = None,
@@ -141,6 +129,92 @@ def conv_update(
             out.ctypes.data, rows.ctypes.data, _address(place_in), _address(place_out), len(rows), taps, cin, out.shape[1], width,
             int(relu), threshold, fresh.ctypes.data, moved.ctypes.data, _threads)
     return moved
+
+
+@dataclass(frozen=True)
+class Step:
+    """One layer of a wave: what it computes, as for `conv_update`, and which rows are due."""
+
+    x: np.ndarray
+    table: np.ndarray | None
+    weight: Tensor
+    bias: Tensor
+    residual: np.ndarray | None
+    relu: bool
+    out: np.ndarray
+    threshold: float
+    fresh: np.ndarray
+    place_in: np.ndarray | None
+    place_out: np.ndarray | None
+    reads: Sequence[tuple[np.ndarray | None, np.ndarray | int]]
+    """At most three pairs of a table [*, K] int32 (None: the rows themselves) and the rows of it to look at [n] int32, or the number of
+    the step that moves them. What they name is due; -1 is no row."""
+    stamp: np.ndarray
+    """[capacity] int32 scratch that holds no `epoch` yet."""
+    epoch: int
+
+
+_READS = np.dtype([(name, np.int64) for name in ("table", "taps", "rows", "count")])
+_STEP = np.dtype(
+    [(name, np.int64) for name in ("x", "x_stride", "table", "weight", "bias", "residual", "out", "place_in", "place_out", "taps", "cin", "cout",
+                                   "width", "relu")]
+    + [("threshold", np.float64), ("fresh", np.int64), ("stamp", np.int64), ("epoch", np.int64), ("most", np.int64), ("reads", _READS, 3),
+       ("due", np.int64), ("moved", np.int64)])
+"""`Step` of kernels.cpp."""
+
+
+def wave(steps: Sequence[Step]) -> tuple[np.ndarray, list[tuple[int, int]]]:
+    """Finds the rows due in each step, recomputes them as `conv_update` does, and goes on with those that moved.
+
+    Returns:
+        The rows [n] int32 that moved in the last step, in no order, and how many were due and moved in each.
+    """
+    packed = np.zeros(len(steps), _STEP)
+    keep = []  # alive while their addresses are in use
+    for i, step in enumerate(steps):
+        taps, cin, width = step.weight.shape
+        reads = []
+        for table, rows in step.reads:
+            where = (_address(table) or 0, 1 if table is None else table.shape[1])
+            if isinstance(rows, int):
+                reads.append((*where, 0, rows))
+            elif len(rows):
+                keep.append(np.ascontiguousarray(rows, np.int32))
+                reads.append((*where, keep[-1].ctypes.data, len(rows)))
+        nothing = (0, 1, 0, -1)
+        packed[i] = (
+            step.x.ctypes.data, step.x.shape[1], _address(step.table) or 0, step.weight.data_ptr(), step.bias.data_ptr(),
+            _address(step.residual) or 0, step.out.ctypes.data, _address(step.place_in) or 0, _address(step.place_out) or 0, taps, cin,
+            step.out.shape[1], width, step.relu, step.threshold, step.fresh.ctypes.data, step.stamp.ctypes.data, step.epoch,
+            len(step.stamp), [*reads, nothing, nothing, nothing][:3], 0, 0)
+    last = np.empty(len(steps[-1].stamp), np.int32)
+    _loaded().instseg_wave(packed.ctypes.data, len(packed), last.ctypes.data, _threads)
+    return last[: packed["moved"][-1]], list(zip(packed["due"].tolist(), packed["moved"].tolist(), strict=True))
+
+
+_HEAD = np.dtype([(name, np.int64) for name in ("w1", "b1", "w2", "b2", "hidden", "hidden_width", "cout", "width", "form", "out")])
+"""`Head` of kernels.cpp."""
+_FORM = {"semantic": 1, "direction": 2, "covariance": 3}
+"""`Form` of kernels.cpp, of the heads that are not plain."""
+
+
+def heads(
+    x: np.ndarray, rows: np.ndarray, place: np.ndarray | None, parts: Sequence[tuple[str, Tensor, Tensor, Tensor, Tensor, np.ndarray]]
+) -> None:
+    """Perceptrons of two layers with a ReLU between them, each in its published form (`models.heads.published`).
+
+    Args:
+        x: [M, Cin] float32; rows: [n] int32.
+        place: [*] int32: row i is computed of x[place[i]]; None = of x[i].
+        parts: name of each head, weights and bias of its two layers from `pad_channels`, and its output [*, C] float32, of which
+            the rows are overwritten.
+    """
+    packed = np.zeros(len(parts), _HEAD)
+    for i, (name, w1, b1, w2, b2, out) in enumerate(parts):
+        packed[i] = (w1.data_ptr(), b1.data_ptr(), w2.data_ptr(), b2.data_ptr(), len(w2), w1.shape[1], out.shape[1], w2.shape[1],
+                     _FORM.get(name, 0), out.ctypes.data)
+    _loaded().instseg_heads(
+        x.ctypes.data, x.shape[1], rows.ctypes.data, _address(place), len(rows), packed.ctypes.data, len(packed), _threads)
 
 
 def _pointer(x: Tensor | None) -> int | None:

@@ -132,13 +132,17 @@ class Level:
         Args:
             parts: pairs of a table [*, K] of rows of this level (None: the rows themselves) and which of its rows to look at.
         """
+        return kernels.reach(parts, *self.marks())
+
+    def marks(self) -> tuple[np.ndarray, int]:
+        """Scratch [capacity] int32 and a number it does not hold yet, by which each row is taken once."""
         self._epoch += 1
         if self._epoch == np.iinfo(np.int32).max:
             self._stamp[:] = 0
             self._epoch = 1
         if len(self._stamp) < self.capacity:
             self._stamp = _grown(self._stamp, self.capacity, 0)
-        return kernels.reach(parts, self._stamp, self._epoch)
+        return self._stamp, self._epoch
 
     def nbytes(self) -> int:
         """Memory held by the arrays, bytes."""

@@ -2,46 +2,35 @@
 
 __all__ = ["ReadOut"]
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
-import torch
+from torch import Tensor
 
-from instseg_ros.models.heads import published
 from instseg_ros.sparse import kernels
 from instseg_ros.sparse.program import Head
 
-_BLOCK = 16384  # rows whose hidden layer stays in the cache, in memory that is used again and again
-
 
 class ReadOut:
-    """Runs all heads of a program; their first layers are one layer, since they read the same.
+    """Runs all heads of a program on rows, in one call: `models.heads.published` of `Head.run`.
 
     Args:
         heads: of two layers each.
     """
 
     def __init__(self, heads: Mapping[str, Head]) -> None:
-        self._first = kernels.pad_channels(torch.cat([head.weights[0] for head in heads.values()], 1))
-        self._first_bias = kernels.pad_channels(torch.cat([head.biases[0] for head in heads.values()]))
-        self._second = {name: (kernels.pad_channels(head.weights[1]), kernels.pad_channels(head.biases[1])) for name, head in heads.items()}
-        self._hidden = np.empty((_BLOCK, sum(head.weights[0].shape[1] for head in heads.values())), np.float32)
-        self._values = {name: np.empty((_BLOCK, head.weights[1].shape[1]), np.float32) for name, head in heads.items()}
+        self._heads: dict[str, tuple[Tensor, Tensor, Tensor, Tensor]] = {}
+        for name, head in heads.items():
+            w1, w2, b1, b2 = (kernels.pad_channels(part) for part in (*head.weights, *head.biases))
+            self._heads[name] = (w1, b1, w2, b2)
 
-    def __call__(self, x: np.ndarray, rows: np.ndarray) -> Iterator[tuple[slice, dict[str, np.ndarray]]]:
-        """Published outputs of rows [n] int32 of x [M, Cin], block by block: which of the rows, and float32 arrays [block, C] by name.
+    def __call__(self, x: np.ndarray, rows: np.ndarray, place: np.ndarray | None, out: Mapping[str, np.ndarray]) -> None:
+        """Write out[name][rows] by head, of x[rows], or of x[place[rows]].
 
-        The arrays are good until the next block.
+        Args:
+            x: [M, Cin] float32.
+            rows: [n] int32, each once.
+            place: int32 where rows are stored in `x`; None = in the row of their own number.
+            out: [*, C] float32 of each head.
         """
-        for start in range(0, len(rows), _BLOCK):
-            block = slice(start, min(start + _BLOCK, len(rows)))
-            count = block.stop - start
-            hidden, begin = self._hidden[:count], 0
-            kernels.linear(x, self._first, self._first_bias, True, hidden, rows[block])
-            outputs = {}
-            for name, (weight, bias) in self._second.items():
-                values = self._values[name][:count]
-                kernels.linear(hidden, weight, bias, False, values, begin=begin)
-                outputs[name] = published(name, torch.from_numpy(values)).numpy()
-                begin += len(weight)
-            yield block, outputs
+        kernels.heads(x, rows, place, [(name, *parts, out[name]) for name, parts in self._heads.items()])
