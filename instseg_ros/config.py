@@ -36,10 +36,20 @@ class ModelConfig:
         choices=("semantic", "embedding", "offset", "direction", "covariance", "occupancy"),
     )
     embedding_dim: int = setting(8, "dimensions of the instance embedding", ge=1, le=64, fixed=True)
+    position_scale: float = setting(
+        0.0, "1/m: the embedding starts from where the voxel is times this, in its first three dimensions, and the network says how far from "
+        "there it is; two equal objects side by side differ then. SSEN's network reads coordinates instead", ge=0.0, le=100.0, fixed=True,
+    )
     refine_layers: int = setting(0, "layers of attention over the nearest voxels that refine the embedding (Liang 2019)", ge=0, le=3, fixed=True)
     refine_neighbors: int = setting(8, "nearest voxels such a layer looks at", ge=1, le=64, fixed=True)
     label_input: bool = setting(False, "read the true class of each voxel in place of its colour (MTML's toy scenes and pretraining)", fixed=True)
     height_feature: bool = setting(True, "read the height above the floor beside the colours", fixed=True)
+
+
+    @property
+    def position_step(self) -> float:
+        """`position_scale` per voxel."""
+        return self.voxel_size_m * self.position_scale
 
 
 @dataclass

@@ -1,7 +1,10 @@
 """The heads of a network: what each gives per voxel, and in what form that is published."""
 
-__all__ = ["HEADS", "Head", "head_widths", "published", "usable"]
+__all__ = ["HEADS", "Head", "head_widths", "positions", "published", "usable"]
 
+from typing import TypeVar
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -26,6 +29,15 @@ def head_widths(config: ModelConfig) -> dict[str, int]:
     """Columns of each head of a network, in the order of `config.heads`."""
     widths = {"semantic": NUM_CLASSES, "embedding": config.embedding_dim, "offset": 3, "direction": 3, "covariance": 2, "occupancy": 1}
     return {name: widths[name] for name in config.heads}
+
+
+Array = TypeVar("Array", np.ndarray, Tensor)
+
+
+def positions(coords: Array, step: float) -> Array:
+    """What the first three dimensions of the embeddings of voxels [n, 3] start from: their centres in voxels times `ModelConfig.position_step`."""
+    scaled: Array = (coords + 0.5) * step
+    return scaled
 
 
 def usable(name: str, x: Tensor) -> Tensor:

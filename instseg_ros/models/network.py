@@ -4,6 +4,7 @@ __all__ = ["InstanceNet", "input_features", "input_width", "make_backbone", "res
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from instseg_ros.config import ModelConfig
@@ -11,7 +12,7 @@ from instseg_ros.errors import ConfigError
 from instseg_ros.labels import NUM_CLASSES
 from instseg_ros.models.backbone import Backbone, Modules
 from instseg_ros.models.dilated import DilatedNet
-from instseg_ros.models.heads import Head, head_widths, usable
+from instseg_ros.models.heads import Head, head_widths, positions, usable
 from instseg_ros.models.refine import AttentionKnn
 from instseg_ros.models.residual_unet import ResidualUNet
 from instseg_ros.models.unet import SparseUNet
@@ -83,7 +84,7 @@ class InstanceNet(nn.Module):
     One backbone feeds all heads (SSEN trains two), which halves the cost of a live map.
 
     Raises:
-        ConfigError: the embedding is to be refined and there is none.
+        ConfigError: the embedding is to be refined or to start from positions and there is none, or both at once.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -91,6 +92,12 @@ class InstanceNet(nn.Module):
         self.config = config
         if config.refine_layers and "embedding" not in config.heads:
             raise ConfigError(f"model.refine_layers = {config.refine_layers} refines the embedding: add it to model.heads, or set refine_layers to 0")
+        if config.position_scale > 0.0 and ("embedding" not in config.heads or config.embedding_dim < 3):
+            raise ConfigError(f"model.position_scale = {config.position_scale} lets the embedding start from positions: add it to "
+                              "model.heads, with an embedding_dim of 3 or more, or set position_scale to 0")
+        if config.position_scale > 0.0 and config.refine_layers:
+            raise ConfigError("model.refine_layers attends to embeddings that are the same wherever an object stands: set model.position_scale to 0, "
+                              "or refine_layers to 0")
         self.backbone = make_backbone(config)
         self.heads = nn.ModuleDict({name: Head(self.backbone.width, cout) for name, cout in head_widths(config).items()})
         self.refine = Modules(AttentionKnn(config.embedding_dim) for _ in range(config.refine_layers))
@@ -108,6 +115,9 @@ class InstanceNet(nn.Module):
         """
         x = self.backbone(features, tables)
         outputs = {name: usable(name, head(x).float()) for name, head in self.heads.items()}
+        if self.config.position_scale > 0.0:
+            outputs["embedding"] = outputs["embedding"] + F.pad(
+                positions(tables.levels[0].coords(), self.config.position_step), (0, self.config.embedding_dim - 3))
         if self.refine:
             outputs["embedding_initial"] = outputs["embedding"]
             nearest = tables.levels[0].nearest(self.config.refine_neighbors)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from instseg_ros.errors import ConfigError
 from instseg_ros.mapping.voxel_map import MapDelta, VoxelMap
-from instseg_ros.models.heads import head_widths
+from instseg_ros.models.heads import head_widths, positions
 from instseg_ros.models.network import InstanceNet, input_width
 from instseg_ros.prediction import Prediction
 from instseg_ros.sparse.device_tables import DeviceTables, LevelArray, upload
@@ -171,7 +171,7 @@ class DeviceIncrementalNetwork:
         self.statistics = [LayerStatistics(*name, int(n), int(m)) for name, n, m in zip(names, due, replaced, strict=True)]
         if not everything:
             self._choose_lengths(due)
-        slots = self._read_out(wave.changed[-1])
+        slots = self._read_out(wave.changed[-1], voxels.coords)
         if self._refinement is not None and self.prediction.embedding is not None:
             known = None if everything else delta
             slots, statistics = self._refinement.follow(voxels.pyramid.levels[0], known, slots, self.prediction.embedding)
@@ -307,8 +307,8 @@ class DeviceIncrementalNetwork:
             if most > length or self._unneeded[level] >= _PATIENCE:
                 self._lengths[level], self._unneeded[level] = wanted, 0
 
-    def _read_out(self, changed: list[tuple[Tensor, Tensor]]) -> np.ndarray:
-        """Publish the outputs of replaced rows; returns them [n] int32, ascending, each once."""
+    def _read_out(self, changed: list[tuple[Tensor, Tensor]], coords: np.ndarray) -> np.ndarray:
+        """Publish the outputs of replaced rows, whose voxels are `coords` [capacity, 3]; returns them [n] int32, ascending, each once."""
         slots = np.unique(torch.cat([rows.masked_fill(~moved, -1) for rows, moved in changed]).cpu().numpy())
         slots = slots[slots >= 0]
         rows = torch.from_numpy(slots).to(self.device)
@@ -319,6 +319,8 @@ class DeviceIncrementalNetwork:
         refined = {} if self._refinement is None else {"embedding": self._refinement.initial}
         for name, part in zip(names, np.split(values, ends[:-1], axis=1), strict=True):
             refined.get(name, getattr(self.prediction, name))[slots] = part
+        if self.program.position_step and self.prediction.embedding is not None:
+            self.prediction.embedding[slots, :3] += positions(coords[slots], self.program.position_step)
         return slots
 
 

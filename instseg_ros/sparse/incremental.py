@@ -13,7 +13,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from instseg_ros.mapping.voxel_map import MapDelta, VoxelMap
-from instseg_ros.models.heads import head_widths
+from instseg_ros.models.heads import head_widths, positions
 from instseg_ros.models.network import InstanceNet, input_width
 from instseg_ros.prediction import Prediction
 from instseg_ros.sparse import kernels
@@ -124,7 +124,7 @@ class IncrementalNetwork:
         for fresh, rows in zip(self._fresh, fresh_rows, strict=True):
             fresh[rows] = 0
         last.sort()
-        self._read_out(last)
+        self._read_out(last, pyramid.levels[0].coords)
         return last
 
     def _within_limits(
@@ -136,7 +136,7 @@ class IncrementalNetwork:
             changed = []
             for tile in residency.tiles(near):
                 changed.append(self._rebuild(residency, pyramid, tile))
-                self._read_out(changed[-1])
+                self._read_out(changed[-1], pyramid.levels[0].coords)
                 residency.shrink()
         else:
             lost = residency.absent(near)
@@ -166,12 +166,14 @@ class IncrementalNetwork:
         residency.evict(beside)
         return residency.rows(0, regions)
 
-    def _read_out(self, rows: np.ndarray) -> None:
-        """Publish the outputs of rows."""
+    def _read_out(self, rows: np.ndarray, coords: np.ndarray) -> None:
+        """Publish the outputs of rows of the finest level, whose voxels are `coords` [capacity, 3]."""
         outputs = dict(self.prediction.items())
         if self._refinement is not None:
             outputs["embedding"] = self._refinement.initial
         self._heads(self._cache[-1], rows, None if self._residency is None else self._residency.place[0], outputs)
+        if self.program.position_step:
+            outputs["embedding"][rows, :3] += positions(coords[rows], self.program.position_step)
 
     def nbytes(self) -> int:
         """Memory of the arrays for features and cached outputs and of tables the map does not have, bytes."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from instseg_ros.models.backbone import ConvNorm
-from instseg_ros.models.heads import published
+from instseg_ros.models.heads import positions, published
 from instseg_ros.models.network import InstanceNet
 from instseg_ros.models.refine import attend
 from instseg_ros.sparse.conv import apply_conv
@@ -86,11 +86,13 @@ class Refinement:
 
 @dataclass(frozen=True)
 class Program:
-    """Layers in the order they run, the heads that read the last of them, and what refines the embedding."""
+    """Layers in the order they run, the heads that read the last of them, and what becomes of the embedding after them."""
 
     layers: list[Layer]
     heads: dict[str, Head]
     refinement: Refinement | None = None
+    position_step: float = 0.0
+    """The embedding starts from `positions` by this; 0 = from nothing."""
 
     @torch.inference_mode()
     def run(self, features: Tensor, tables: Tables) -> dict[str, Tensor]:
@@ -106,11 +108,13 @@ class Program:
 
     @torch.inference_mode()
     def read_out(self, x: Tensor) -> dict[str, Tensor]:
-        """Outputs by name [N, ...], as a `Prediction` holds them, of the last layer's output [N, C]; the embedding is the initial one."""
+        """Outputs by name [N, ...], as a `Prediction` holds them, of the last layer's output [N, C]; the embedding is as the head says it."""
         return {name: published(name, head.run(x)) for name, head in self.heads.items()}
 
     def refined(self, outputs: dict[str, Tensor], tables: LevelTables) -> dict[str, Tensor]:
-        """The same outputs with the embedding refined, where the network does that; tables of the finest level."""
+        """The same outputs with the embedding starting from positions, or refined, where the network does that; tables of the finest level."""
+        if self.position_step:
+            outputs["embedding"][:, :3] += positions(tables.coords(), self.position_step)
         if self.refinement is None:
             return outputs
         x = outputs["embedding"]
@@ -123,7 +127,7 @@ class Program:
         refinement = self.refinement
         if refinement is not None:
             refinement = replace(refinement, layers=[tuple(t.to(device) for t in parts) for parts in refinement.layers])
-        return Program(layers, heads, refinement)
+        return Program(layers, heads, refinement, self.position_step)
 
 
 class _Recorder:
@@ -153,4 +157,4 @@ def compile_network(net: InstanceNet) -> Program:
     if net.refine:
         layers = [tuple(part.detach().contiguous() for part in layer.parts()) for layer in net.refine]
         refinement = Refinement(layers, net.config.refine_neighbors)
-    return Program(recorder.layers, heads, refinement)
+    return Program(recorder.layers, heads, refinement, net.config.position_step)

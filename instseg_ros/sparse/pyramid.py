@@ -49,6 +49,10 @@ class LevelTables:
         """[N, k] int32: the k nearest other voxels, nearest first, -1 beyond those there are (`neighborhood.nearest_rows`)."""
         return self._ask("nearest", k)
 
+    def coords(self) -> Tensor:
+        """[N, 3] int32: the voxels themselves (rows that are not in use hold anything)."""
+        return self._ask("coords", 0)
+
     def to(self, device: torch.device | str) -> "LevelTables":
         """The same tables on a device."""
         def move(t: Tensor | None) -> Tensor | None:
@@ -64,6 +68,8 @@ class LevelTables:
                 table = self.neighbors[:, SELF : SELF + 1].contiguous()
             else:
                 assert self.source is not None, "tables made by hand have no voxels to look up"
+                if kind == "coords":
+                    return torch.from_numpy(self.source.coords[: len(self.neighbors)]).to(self.neighbors.device)
                 make = dilated_rows if kind == "dilated" else nearest_rows
                 rows = self.source.live_rows()
                 found = make(self.source, rows, number)

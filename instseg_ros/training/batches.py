@@ -19,8 +19,8 @@ from instseg_ros.datasets.scenes import VoxelScene, load_scene
 from instseg_ros.models.network import input_features
 from instseg_ros.sparse.pyramid import Tables, build_tables
 
-_APART = 1 << 13
-"""Scenes of a batch stand this many voxels apart, far beyond any reach and a multiple of every stride."""
+_APART = 512
+"""Scenes of a batch stand at least this many voxels apart, beyond the reach of any layer and a multiple of every stride."""
 
 _MIN_INSTANCE = 10
 """Instances of fewer voxels (cut off by a crop) teach nothing about their shape and are left out."""
@@ -71,11 +71,11 @@ def make_batch(scenes: Sequence[VoxelScene], config: TrainingConfig, floors_z_m:
         config: settings.
         floors_z_m: what the network is told of each scene's floor, m (None = nothing); default 0 for all.
     """
-    coords, instances, scene_of, count = [], [], [], 0
+    coords, instances, scene_of, count, begin = [], [], [], 0, 0
     for i, scene in enumerate(scenes):
-        base = scene.coords.min(0) // 64 * 64  # keeps the phase of every stride
-        shift = np.array([i * _APART, 0, 0]) - np.array([base[0], base[1], 0])
-        coords.append(scene.coords + shift.astype(np.int32))
+        base = scene.coords.min(0) // _APART * _APART  # keeps the phase of every stride
+        coords.append(scene.coords - np.array([base[0] - begin, base[1], 0], np.int32))
+        begin = (int(coords[-1][:, 0].max(initial=0)) // _APART + 2) * _APART
         ids, number, size = np.unique(scene.instance, return_inverse=True, return_counts=True)
         good = (ids >= 0) & (size >= _MIN_INSTANCE)
         renumbered = np.where(good, np.cumsum(good) - 1 + count, -1)

@@ -25,7 +25,7 @@ INSTALLED = importlib.util.find_spec("MinkowskiEngine") is not None
 needs_minkowski = pytest.mark.skipif(not INSTALLED, reason="MinkowskiEngine is not installed: make test-minkowski builds it")
 CONFIGS = [
     ModelConfig(channels=(8, 16, 24)), ModelConfig(channels=(8,), height_feature=False, blocks=2),
-    ModelConfig(channels=(8, 16), backbone="residual_unet", encoder_blocks=(1, 2)),
+    ModelConfig(channels=(8, 16), backbone="residual_unet", encoder_blocks=(1, 2), position_scale=2.0),
     ModelConfig(channels=(8, 12, 16), backbone="dilated", dilations=(1, 3), refine_layers=2),
 ]
 

@@ -26,6 +26,7 @@ NETWORKS = [
     {"backbone": "dilated", "channels": (8,), "dilations": (2,), "height_feature": False},
     {"channels": (8, 12), "refine_layers": 3, "refine_neighbors": 12},
     {"channels": (8,), "refine_layers": 2, "refine_neighbors": 30, "embedding_dim": 3},
+    {"channels": (8, 12), "embedding_dim": 5, "position_scale": 2.0},
 ]
 networks = st.sampled_from(NETWORKS)
 

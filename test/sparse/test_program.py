@@ -32,7 +32,7 @@ def random_update(seed: int, count: int = 2000, **changes) -> MapUpdate:
     return MapUpdate(**{"coords": coords, "colors": colors, "weights": np.ones(len(coords), np.float32), "voxel_size_m": 0.05, **changes})
 
 
-@pytest.mark.parametrize("changes", [{}, {"blocks": 2, "embedding_dim": 3}, {"channels": (8,)}, {"height_feature": False}])
+@pytest.mark.parametrize("changes", [{}, {"blocks": 2, "embedding_dim": 3}, {"channels": (8,)}, {"height_feature": False}, {"position_scale": 3.0}])
 def test_program_equals_the_network(changes):
     net, update = small_net(1, **changes), random_update(1)
     features = torch.from_numpy(input_features(update.colors, update.coords, net.config))
