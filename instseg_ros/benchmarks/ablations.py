@@ -39,6 +39,7 @@ class Variant:
 ABLATIONS: dict[str, tuple[Variant, ...]] = {
     "ssen": (
         Variant("p = 0", {"losses.size_power": 0.0}), Variant("p = 0.5", {"losses.size_power": 0.5}), Variant("p = 1", {"losses.size_power": 1.0}),
+        Variant("p = 1, no positions", {"losses.size_power": 1.0, "model.position_scale": 0.0}),
     ),
     "occuseg": (
         Variant("all"), Variant("without feature", grouping={"graph_feature": False}), Variant("without spatial", grouping={"graph_spatial": False}),
@@ -54,7 +55,7 @@ ABLATIONS: dict[str, tuple[Variant, ...]] = {
         Variant("multi-task"),
     ),
 }
-"""By preset: what is compared (SSEN's p; OccuSeg's terms and ratio; Liang's structure loss and GCN layers; MTML's second task)."""
+"""By preset: what is compared (SSEN's p, and what it reads of positions; OccuSeg's terms and ratio; Liang's structure loss and GCN layers; MTML's second task)."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
