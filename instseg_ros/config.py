@@ -38,7 +38,7 @@ class ModelConfig:
     embedding_dim: int = setting(8, "dimensions of the instance embedding", ge=1, le=64, fixed=True)
     position_scale: float = setting(
         0.0, "1/m: the embedding starts from where the voxel is times this, in its first three dimensions, and the network says how far from "
-        "there it is; two equal objects side by side differ then. SSEN's network reads coordinates instead", ge=0.0, le=100.0, fixed=True,
+        "there it is: two equal objects side by side differ by it. SSEN's network reads coordinates instead", ge=0.0, le=100.0, fixed=True,
     )
     refine_layers: int = setting(0, "layers of attention over the nearest voxels that refine the embedding (Liang 2019)", ge=0, le=3, fixed=True)
     refine_neighbors: int = setting(8, "nearest voxels such a layer looks at", ge=1, le=64, fixed=True)
@@ -67,8 +67,8 @@ class GroupingConfig:
     embedding_scale: float = setting(1.0, "weight of the embedding distance", ge=0.0, le=100.0)
     offset_scale: float = setting(5.0, "weight of the distance between predicted centres, 1/m; HDBSCAN and mean shift", ge=0.0, le=100.0)
     position_scale: float = setting(
-        0.0, "weight of the distance between the voxels themselves, 1/m; HDBSCAN and mean shift. SSEN's network reads coordinates, ours may not: "
-        "of two equal things side by side only this, or the offset, tells one from the other", ge=0.0, le=100.0,
+        0.0, "weight of the distance between the voxels themselves, 1/m; HDBSCAN and mean shift. Two equal things side by "
+        "side differ by this, by the offset, or by an embedding that starts from positions (model.position_scale)", ge=0.0, le=100.0,
     )
     semantic_scale: float = setting(
         0.0, "weight of the distance between class probabilities; all but connected components. None of the papers has it", ge=0.0, le=100.0,

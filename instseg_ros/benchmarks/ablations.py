@@ -55,7 +55,8 @@ ABLATIONS: dict[str, tuple[Variant, ...]] = {
         Variant("multi-task"),
     ),
 }
-"""By preset: what is compared (SSEN's p, and what it reads of positions; OccuSeg's terms and ratio; Liang's structure loss and GCN layers; MTML's second task)."""
+"""By preset: what is compared (SSEN's p, and the positions that its embedding starts from; OccuSeg's terms and ratio; Liang's structure
+loss and GCN layers; MTML's second task)."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -30,7 +30,7 @@ def input_features(
     RGB in -1..1 and a constant 1; with `config.height_feature` also the height above the floor in m, and 1 where it is known
     (0 and 0 where it is not). With `config.label_input` one column per class stands in place of RGB, 1 in that of the
     voxel's true class (MTML); a voxel without a class has zeros. SSEN reads x, y, z and RGB; x and y say nothing in a map
-    without borders and are left out.
+    without borders and are left out; `ModelConfig.position_scale` puts them behind the network instead.
 
     Args:
         colors: [N, 3] uint8.
