@@ -148,6 +148,10 @@ class SegmenterConfig:
         0.0, "likewise, what is further than this from where the map changed lately is let go of, m; labels and ids stay; 0 = no limit",
         ge=0.0, le=1_000_000.0, fixed=True,
     )
+    cache_dtype: str = setting(
+        "float32", "incremental passes: precision of the layers' outputs kept between updates; float16 takes half the memory, sums are of float32",
+        choices=("float32", "float16"), fixed=True,
+    )
     grouping: GroupingConfig = group(GroupingConfig)
     tracking: TrackingConfig = group(TrackingConfig)
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from instseg_ros.config import SegmenterConfig
 from instseg_ros.errors import ConfigError, DataError
@@ -92,10 +93,11 @@ class Segmenter:
         if self.config.passes == "full":
             return FullPassRunner(net, device, self.config.threads, floor_z_m)
         if device.type == "cuda":
-            return DeviceIncrementalNetwork(net, device, self.config.tolerance, floor_z_m)
+            return DeviceIncrementalNetwork(net, device, self.config.tolerance, floor_z_m, getattr(torch, self.config.cache_dtype))
         config = self.config
         radius_voxels = config.cache_radius_m / config.voxel_size_m
-        return IncrementalNetwork(net, config.tolerance, config.threads, floor_z_m, config.cache_mb * 1_000_000, radius_voxels)
+        return IncrementalNetwork(
+            net, config.tolerance, config.threads, floor_z_m, config.cache_mb * 1_000_000, radius_voxels, config.cache_dtype)
 
     def reset(self) -> None:
         """Forget the map, and with it all instances; ids start at 1 again."""

@@ -68,6 +68,7 @@ def run(args: argparse.Namespace) -> tuple[Figures, Rows]:
     parts: list[Callable[[], tuple[Figures, Rows]]] = [
         lambda: cost_by_share(net, args.voxels, args.shares, config.tolerance, args.repeats),
         lambda: cost_by_tolerance(net, args.voxels, args.tolerances, args.repeats),
+        lambda: cost_of_halves(net, args.voxels, config.tolerance, args.repeats),
         lambda: cost_by_size(net, args.sizes, config.tolerance, args.repeats),
         lambda: memory(config.weights, args.memory_voxels, config.tolerance, args.budgets_mb),
     ]
@@ -118,10 +119,10 @@ def _nearest(coords: np.ndarray, count: int) -> np.ndarray:
 class Bench:
     """A building in an incremental network and a full-pass runner, both up to date."""
 
-    def __init__(self, net: InstanceNet, building: Building, tolerance: float) -> None:
+    def __init__(self, net: InstanceNet, building: Building, tolerance: float, dtype: str = "float32") -> None:
         self.building = building
         self.map = VoxelMap(VOXEL_SIZE_M, depth=len(net.config.channels))
-        self.network = IncrementalNetwork(net, tolerance)
+        self.network = IncrementalNetwork(net, tolerance, dtype=dtype)
         self.full = FullPassRunner(net)
         self.network.refresh(self.map, self.map.apply(building.update(np.ones(len(building.coords), bool))))
 
@@ -200,6 +201,31 @@ def cost_by_tolerance(net: InstanceNet, voxels: int, tolerances: list[float], re
         rows.append(row)
     exact = [row["speedup"] for row in rows if row["tolerance"] == 0.0]
     return ({"speedup_1pct_cpu_exact": exact[0]} if exact else {}), rows
+
+
+def cost_of_halves(net: InstanceNet, voxels: int, tolerance: float, repeats: int) -> tuple[Figures, Rows]:
+    """Cached outputs in float16 beside those in float32, 1 % of the map revealed: time, memory, and how far the outputs are off a full pass."""
+    building = Building.made_up(voxels, 0.01)
+    benches = {dtype: Bench(net, building, tolerance, dtype) for dtype in ("float32", "float16")}
+    times: dict[str, list[float]] = {dtype: [] for dtype in benches}
+    for number in tqdm(range(repeats + 1), desc="precision"):
+        for dtype, bench in benches.items():
+            times[dtype].append(bench.change_ms("revealed", number)[0])
+    rows: Rows = []
+    for dtype, bench in benches.items():
+        bench.full.refresh(bench.map)
+        live = bench.map.live_slots()
+        got, want = bench.network.prediction, bench.full.prediction
+        rows.append({
+            "row": "precision", "cache_dtype": dtype, "voxels": voxels, "tolerance": tolerance, "refresh_ms": float(np.median(times[dtype][1:])),
+            "bytes_cached": bench.network.held_bytes(),
+            "label_agreement": float((got.semantic[live].argmax(1) == want.semantic[live].argmax(1)).mean()),
+            "probability_error": float(np.abs(got.semantic[live] - want.semantic[live]).max()),
+        })
+    return {
+        "float16_time_ratio": rows[1]["refresh_ms"] / rows[0]["refresh_ms"], "float16_bytes_ratio": rows[1]["bytes_cached"] / rows[0]["bytes_cached"],
+        "float16_label_agreement": rows[1]["label_agreement"],
+    }, rows
 
 
 def cost_by_size(net: InstanceNet, sizes: list[int], tolerance: float, repeats: int) -> tuple[Figures, Rows]:

@@ -11,6 +11,7 @@ __all__ = ["IncrementalNetwork", "LayerStatistics"]
 from collections.abc import Iterable
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from instseg_ros.mapping.voxel_map import MapDelta, VoxelMap
 from instseg_ros.models.heads import head_widths, positions
@@ -40,13 +41,15 @@ class IncrementalNetwork:
             anew when something changes near them; the outputs published stay. While an update runs, it holds what it needs.
         radius_voxels: likewise those are evicted that are further than this from where the map changed lately (the median of the
             middles of the last three changes), unless the last update needed them; 0 = no limit.
+        dtype: of the cached outputs: float32, or float16 for half the memory, with which tolerance 0 is exact to its rounding only.
     """
 
     def __init__(
         self, net: InstanceNet, tolerance: float = 0.0, threads: int = 0, floor_z_m: float | None = 0.0, budget_bytes: int = 0,
-        radius_voxels: float = 0.0,
+        radius_voxels: float = 0.0, dtype: DTypeLike = np.float32,
     ) -> None:
         self.config, self.floor_z_m, self.budget_bytes, self.radius_voxels = net.config, floor_z_m, budget_bytes, radius_voxels
+        self.dtype = np.dtype(dtype)
         self.labels_of: LabelsOf | None = None  # set where the true classes are known, for a network with label_input
         self.program = compile_network(net)
         self._weights = [kernels.pad_channels(layer.weight) for layer in self.program.layers]
@@ -60,12 +63,12 @@ class IncrementalNetwork:
     def reset(self) -> None:
         """Forget all outputs; the next refresh computes the whole map."""
         self._features = np.zeros((0, input_width(self.config)), np.float32)
-        self._cache = [np.zeros((0, layer.weight.shape[2]), np.float32) for layer in self.program.layers]
+        self._cache = [np.zeros((0, layer.weight.shape[2]), self.dtype) for layer in self.program.layers]
         self._fresh = [np.zeros(0, np.uint8) for _ in self.config.channels]
         self._scale = [0.0] * len(self.program.layers)
         self._residency: Residency | None = None
         if self.budget_bytes or self.radius_voxels:
-            self._residency = Residency(self.program, self.budget_bytes, self.radius_voxels)
+            self._residency = Residency(self.program, self.budget_bytes, self.radius_voxels, self.dtype.itemsize)
         self._dilated = {(x.level, x.dilation): DilatedTable(x.dilation) for x in self.program.layers if x.dilation > 1}
         self._retabled: dict[tuple[int, int], np.ndarray] = {}
         self._refinement = None if self.program.refinement is None else IncrementalRefinement(self.program.refinement, self.tolerance)
@@ -226,7 +229,7 @@ class IncrementalNetwork:
         """The mean magnitude of a layer, of the first rows seen, so that a stopped wave does not depend on later ones."""
         if self._scale[i] == 0.0 and len(rows):
             stored = rows if self._residency is None else self._residency.place[layer.level][rows]
-            self._scale[i] = float(np.abs(self._cache[i][stored]).mean())
+            self._scale[i] = float(np.abs(self._cache[i][stored]).mean(dtype=np.float64))
 
     def _source(self, layer: Layer) -> np.ndarray:
         return self._features if layer.source == INPUT else self._cache[layer.source]

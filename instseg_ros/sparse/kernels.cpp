@@ -21,6 +21,10 @@
 
 #include <unistd.h>
 
+#if defined(__F16C__)
+#include <immintrin.h>
+#endif
+
 namespace {
 
 #if defined(__AVX512F__)
@@ -36,6 +40,80 @@ constexpr int64_t kAccumulatorFloats = 8192;  // a block's accumulator stays in 
 
 inline Vec load(const float* p) { return *reinterpret_cast<const Vec*>(p); }
 inline void store(float* p, Vec v) { *reinterpret_cast<Vec*>(p) = v; }
+
+// Cached outputs may be kept in half precision (IEEE binary16); all sums are of floats.
+typedef uint16_t Half;
+constexpr float kMostHalf = 65504.0f;
+
+#if defined(__F16C__)
+inline void widen(const Half* from, float* to, int64_t count) {
+  int64_t j = 0;
+  for (; j + 8 <= count; j += 8) _mm256_storeu_ps(to + j, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from + j))));
+  for (; j < count; ++j) to[j] = _cvtsh_ss(from[j]);
+}
+
+inline void narrow(const float* from, Half* to, int64_t count) {
+  const __m256 most = _mm256_set1_ps(kMostHalf), least = _mm256_set1_ps(-kMostHalf);
+  int64_t j = 0;
+  for (; j + 8 <= count; j += 8) {
+    const __m256 within = _mm256_max_ps(least, _mm256_min_ps(most, _mm256_loadu_ps(from + j)));  // a NaN passes
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to + j), _mm256_cvtps_ph(within, _MM_FROUND_TO_NEAREST_INT));
+  }
+  for (; j < count; ++j) to[j] = _cvtss_sh(from[j] > kMostHalf ? kMostHalf : from[j] < -kMostHalf ? -kMostHalf : from[j], _MM_FROUND_TO_NEAREST_INT);
+}
+#elif defined(__aarch64__)
+inline void widen(const Half* from, float* to, int64_t count) {
+  const __fp16* halves = reinterpret_cast<const __fp16*>(from);
+  for (int64_t j = 0; j < count; ++j) to[j] = halves[j];
+}
+
+inline void narrow(const float* from, Half* to, int64_t count) {
+  __fp16* halves = reinterpret_cast<__fp16*>(to);
+  for (int64_t j = 0; j < count; ++j)
+    halves[j] = static_cast<__fp16>(from[j] > kMostHalf ? kMostHalf : from[j] < -kMostHalf ? -kMostHalf : from[j]);
+}
+#else
+inline void widen(const Half* from, float* to, int64_t count) {
+  for (int64_t j = 0; j < count; ++j) {
+    const uint32_t sign = static_cast<uint32_t>(from[j] & 0x8000) << 16, rest = from[j] & 0x7fff;
+    if (rest < 0x400) {  // zero and what is smaller than any normal number
+      const float small = static_cast<float>(rest) * 5.9604644775390625e-8f;
+      to[j] = sign ? -small : small;
+    } else {
+      const uint32_t bits = sign | (rest < 0x7c00 ? (rest << 13) + 0x38000000 : (rest << 13) | 0x7f800000);
+      std::memcpy(to + j, &bits, sizeof bits);
+    }
+  }
+}
+
+inline void narrow(const float* from, Half* to, int64_t count) {
+  for (int64_t j = 0; j < count; ++j) {
+    uint32_t bits;
+    std::memcpy(&bits, from + j, sizeof bits);
+    const uint32_t sign = bits >> 16 & 0x8000, rest = bits & 0x7fffffff;
+    uint32_t half;
+    if (rest > 0x7f800000) half = 0x7e00;          // NaN
+    else if (rest >= 0x477fe000) half = 0x7bff;    // kMostHalf and more
+    else if (rest >= 0x38800000) half = (rest - 0x38000000 + 0xfff + (rest >> 13 & 1)) >> 13;
+    else half = static_cast<uint32_t>(std::nearbyint(std::fabs(from[j]) * 16777216.0f));
+    to[j] = static_cast<Half>(sign | half);
+  }
+}
+#endif
+
+// Rows of floats or of halves.
+struct Rows {
+  const void* data;
+  int64_t stride;
+  bool half;
+
+  // The first `count` values of a row, in `scratch` if they have to be widened.
+  const float* row(int64_t i, int64_t count, float* scratch) const {
+    if (!half) return static_cast<const float*>(data) + i * stride;
+    widen(static_cast<const Half*>(data) + i * stride, scratch, count);
+    return scratch;
+  }
+};
 
 // acc[r][0:width] += x[r][0:cin] W[0:cin][0:width] for R rows; W has row stride `stride`, T vectors wide.
 template <int R, int T>
@@ -218,13 +296,13 @@ inline bool differs(const float* a, const float* b, int count, float threshold) 
 }
 
 struct Convolution {
-  const float* x;
-  int64_t x_stride;
+  Rows x;
   const int32_t* table;
   const float* w;
   const float* bias;
-  const float* residual;
-  float* out;
+  const void* residual;  // as out: [*, cout] floats or halves
+  void* out;
+  bool out_half;
   const int32_t* rows;
   const int32_t* place_in;
   const int32_t* place_out;
@@ -240,8 +318,11 @@ struct Convolution {
 void convolve(const Convolution& c, std::atomic<int64_t>& next) {
   const int64_t size = block_rows(c.width);
   std::vector<float> accumulator(size * c.width);
+  std::vector<float> wide(c.x.half ? size * c.cin : 0), before(c.cout), added(c.cout);
+  std::vector<Half> narrowed(c.cout);
   std::vector<const float*> source(size);
   std::vector<float*> target(size), column(size);
+  const Rows residual{c.residual, c.cout, c.out_half}, written{c.out, c.cout, c.out_half};
   for (int64_t begin; (begin = next.fetch_add(size)) < c.count;) {
     const int64_t count = std::min(size, c.count - begin);
     const auto row_of = [&](int64_t r) { return c.rows ? static_cast<int64_t>(c.rows[begin + r]) : begin + r; };
@@ -255,7 +336,7 @@ void convolve(const Convolution& c, std::atomic<int64_t>& next) {
       for (int64_t r = 0; r < count; ++r) {
         int32_t input = c.table ? c.table[row_of(r) * c.taps + k] : static_cast<int32_t>(row_of(r));
         if (input < 0 || (c.place_in && (input = c.place_in[input]) < 0)) continue;
-        source[pairs] = c.x + input * c.x_stride;
+        source[pairs] = c.x.row(input, c.cin, wide.data() + pairs * c.cin);
         target[pairs++] = accumulator.data() + r * c.width;
       }
       if (!pairs) continue;
@@ -265,16 +346,22 @@ void convolve(const Convolution& c, std::atomic<int64_t>& next) {
       const int64_t n = row_of(r);
       const int64_t stored = c.place_out ? c.place_out[n] : n;
       float* sum = accumulator.data() + r * c.width;
-      float* out = c.out + stored * c.cout;
-      if (c.residual)
-        for (int j = 0; j < c.cout; ++j) sum[j] += c.residual[stored * c.cout + j];
+      if (c.residual) {
+        const float* more = residual.row(stored, c.cout, added.data());
+        for (int j = 0; j < c.cout; ++j) sum[j] += more[j];
+      }
       if (c.relu)
         for (int j = 0; j < c.cout; ++j) sum[j] = sum[j] < 0.0f ? 0.0f : sum[j];
+      if (c.out_half) {  // as it will be read again, so that what did not change does not differ
+        narrow(sum, narrowed.data(), c.cout);
+        widen(narrowed.data(), sum, c.cout);
+      }
       if (c.moved) {
-        c.moved[begin + r] = c.threshold < 0.0f || c.fresh[n] || differs(sum, out, c.cout, c.threshold);
+        c.moved[begin + r] = c.threshold < 0.0f || c.fresh[n] || differs(sum, written.row(stored, c.cout, before.data()), c.cout, c.threshold);
         if (!c.moved[begin + r]) continue;
       }
-      std::memcpy(out, sum, c.cout * sizeof(float));
+      if (c.out_half) std::memcpy(static_cast<Half*>(c.out) + stored * c.cout, narrowed.data(), c.cout * sizeof(Half));
+      else std::memcpy(static_cast<float*>(c.out) + stored * c.cout, sum, c.cout * sizeof(float));
     }
   }
 }
@@ -387,13 +474,14 @@ int64_t reach(const Reads& reads, int32_t* stamp, int32_t epoch, int32_t* out, i
 // One layer of a wave; every member has 8 bytes, so that numpy can lay it out.
 struct Step {
   // as those of a Convolution
-  const float* x;
-  int64_t x_stride;
+  const void* x;
+  int64_t x_stride, x_half;
   const int32_t* table;
   const float* w;
   const float* bias;
-  const float* residual;
-  float* out;
+  const void* residual;
+  void* out;
+  int64_t out_half;
   const int32_t* place_in;
   const int32_t* place_out;
   int64_t taps, cin, cout, width, relu;
@@ -419,10 +507,11 @@ int instseg_channel_multiple() { return kLanes; }
 // rows [count]: which n (null: 0..count-1). With moved [count], only rows that move by more than the threshold in one of
 // their columns, or are fresh[n], are written, and moved says which. place_in and place_out (null: the row itself) say where
 // a row of x, and a row of out and residual, is stored; inputs that are stored nowhere (-1) are left out.
-void instseg_conv(const float* x, int64_t x_stride, const int32_t* table, const float* w, const float* bias, const float* residual,
-                  float* out, const int32_t* rows, const int32_t* place_in, const int32_t* place_out, int64_t count, int taps, int cin, int cout, int width, int relu, float threshold,
+// Inputs (x_half), and out and residual (out_half), may be kept as halves.
+void instseg_conv(const void* x, int64_t x_stride, int x_half, const int32_t* table, const float* w, const float* bias, const void* residual,
+                  void* out, int out_half, const int32_t* rows, const int32_t* place_in, const int32_t* place_out, int64_t count, int taps, int cin, int cout, int width, int relu, float threshold,
                   const uint8_t* fresh, uint8_t* moved, int threads) {
-  const Convolution c{x, x_stride, table, w, bias, residual, out, rows, place_in, place_out, count,
+  const Convolution c{{x, x_stride, x_half != 0}, table, w, bias, residual, out, out_half != 0, rows, place_in, place_out, count,
                       taps, cin, cout, width, relu != 0, threshold, fresh, moved};
   std::atomic<int64_t> next{0};
   in_threads(threads, count, [&] { convolve(c, next); });
@@ -446,7 +535,7 @@ void instseg_wave(Step* steps, int64_t count, int32_t* last, int threads) {
     for (const Reads& reads : s.reads)
       if (reads.count > 0) s.due = reach(reads, s.stamp, static_cast<int32_t>(s.epoch), due, s.due, threads);
     moved.resize(s.due);
-    const Convolution c{s.x, s.x_stride, s.table, s.w, s.bias, s.residual, s.out, due, s.place_in, s.place_out, s.due, static_cast<int>(s.taps),
+    const Convolution c{{s.x, s.x_stride, s.x_half != 0}, s.table, s.w, s.bias, s.residual, s.out, s.out_half != 0, due, s.place_in, s.place_out, s.due, static_cast<int>(s.taps),
                         static_cast<int>(s.cin), static_cast<int>(s.cout), static_cast<int>(s.width), s.relu != 0, static_cast<float>(s.threshold),
                         s.fresh, moved.data()};
     std::atomic<int64_t> next{0};
@@ -460,30 +549,31 @@ void instseg_wave(Step* steps, int64_t count, int32_t* last, int threads) {
   if (count) std::memcpy(last, moved_rows.back().get(), steps[count - 1].moved * sizeof(int32_t));
 }
 
-// All heads at some rows: heads[h].out[rows[i]] for x[place[rows[i]]] (place null: the row itself); x [*, cin].
-void instseg_heads(const float* x, int64_t cin, const int32_t* rows, const int32_t* place, int64_t count, const Head* heads, int64_t number,
+// All heads at some rows: heads[h].out[rows[i]] for x[place[rows[i]]] (place null: the row itself); x [*, cin], floats or halves.
+void instseg_heads(const void* x, int64_t cin, int x_half, const int32_t* rows, const int32_t* place, int64_t count, const Head* heads, int64_t number,
                    int threads) {
   constexpr int64_t kBlock = 128;
+  const Rows inputs{x, cin, x_half != 0};
   std::atomic<int64_t> next{0};
   int64_t widest = 0;
   for (int64_t h = 0; h < number; ++h) widest = std::max({widest, heads[h].hidden_width, heads[h].width});
   in_threads(threads, count, [&] {
-    std::vector<float> hidden(kBlock * widest), last(kBlock * widest);
+    std::vector<float> hidden(kBlock * widest), last(kBlock * widest), wide(x_half ? kBlock * cin : 0);
     const float* source[kBlock];
     const float* middle[kBlock];
     float *target[kBlock], *column[kBlock];
-    const auto layer = [&](const float** from, std::vector<float>& to, int64_t block, const float* w, const float* b, int64_t inputs, int64_t width) {
+    const auto layer = [&](const float** from, std::vector<float>& to, int64_t block, const float* w, const float* b, int64_t channels, int64_t width) {
       for (int64_t r = 0; r < block; ++r) {
         target[r] = to.data() + r * width;
         std::memcpy(target[r], b, width * sizeof(float));
       }
-      multiply(from, target, column, static_cast<int>(block), w, static_cast<int>(inputs), static_cast<int>(width));
+      multiply(from, target, column, static_cast<int>(block), w, static_cast<int>(channels), static_cast<int>(width));
     };
     for (int64_t begin; (begin = next.fetch_add(kBlock)) < count;) {
       const int64_t block = std::min(kBlock, count - begin);
       for (int64_t r = 0; r < block; ++r) {
         const int64_t row = rows[begin + r];
-        source[r] = x + (place ? place[row] : row) * cin;
+        source[r] = inputs.row(place ? place[row] : row, cin, wide.data() + r * cin);
       }
       for (const Head* head = heads; head != heads + number; ++head) {
         layer(source, hidden, block, head->w1, head->b1, cin, head->hidden_width);

@@ -37,8 +37,8 @@ def _library() -> ctypes.CDLL | None:
     for path in sorted(Path(__file__).parent.glob("_kernels*.so")):
         library = ctypes.CDLL(str(path))
         p, wide, i, f = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int, ctypes.c_float
-        library.instseg_conv.argtypes = [p, wide, p, p, p, p, p, p, p, p, wide, i, i, i, i, i, f, p, p, i]
-        library.instseg_heads.argtypes = [p, wide, p, p, wide, p, wide, i]
+        library.instseg_conv.argtypes = [p, wide, i, p, p, p, p, p, i, p, p, p, wide, i, i, i, i, i, f, p, p, i]
+        library.instseg_heads.argtypes = [p, wide, i, p, p, wide, p, wide, i]
         library.instseg_wave.argtypes = [p, wide, p, i]
         library.instseg_conv_weight_grad.argtypes = [p, p, p, p, wide, i, i, i, i]
         library.instseg_reach.argtypes = [p, i, p, wide, p, i, p, wide, i]
@@ -97,7 +97,7 @@ def conv(
     bias = None if bias is None else pad_channels(bias)
     residual = None if residual is None else residual.contiguous()
     _loaded().instseg_conv(
-        x.data_ptr(), cin, table.data_ptr(), weight.data_ptr(), _pointer(bias), _pointer(residual), out.data_ptr(), None, None, None,
+        x.data_ptr(), cin, 0, table.data_ptr(), weight.data_ptr(), _pointer(bias), _pointer(residual), out.data_ptr(), 0, None, None, None,
         len(table), taps, cin, cout, weight.shape[2], int(relu), 0.0, None, None, _threads)
     return out
 
@@ -109,7 +109,8 @@ def conv_update(
     """The convolution at some rows of the table, written over earlier outputs where it differs from them.
 
     Args:
-        x: [M, Cin] float32; residual: [N, Cout] or None; out: [N, Cout], changed in place; all contiguous.
+        x: [M, Cin] float32 or float16; residual: [N, Cout] or None; out: [N, Cout], changed in place, of one type, float32 or float16; all
+            contiguous.
         table: [N, K] int32; None = every row reads itself, by one tap.
         rows: [n] int32, each once.
         weight: [K, Cin, padded Cout] and bias [padded Cout] from `pad_channels`.
@@ -125,8 +126,8 @@ def conv_update(
     if len(rows):
         taps, cin, width = weight.shape
         _loaded().instseg_conv(
-            x.ctypes.data, x.shape[1], _address(table), weight.data_ptr(), bias.data_ptr(), _address(residual),
-            out.ctypes.data, rows.ctypes.data, _address(place_in), _address(place_out), len(rows), taps, cin, out.shape[1], width,
+            x.ctypes.data, x.shape[1], _half(x), _address(table), weight.data_ptr(), bias.data_ptr(), _address(residual),
+            out.ctypes.data, _half(out), rows.ctypes.data, _address(place_in), _address(place_out), len(rows), taps, cin, out.shape[1], width,
             int(relu), threshold, fresh.ctypes.data, moved.ctypes.data, _threads)
     return moved
 
@@ -156,8 +157,8 @@ class Step:
 
 _READS = np.dtype([(name, np.int64) for name in ("table", "taps", "rows", "count")])
 _STEP = np.dtype(
-    [(name, np.int64) for name in ("x", "x_stride", "table", "weight", "bias", "residual", "out", "place_in", "place_out", "taps", "cin", "cout",
-                                   "width", "relu")]
+    [(name, np.int64) for name in ("x", "x_stride", "x_half", "table", "weight", "bias", "residual", "out", "out_half", "place_in", "place_out",
+                                   "taps", "cin", "cout", "width", "relu")]
     + [("threshold", np.float64), ("fresh", np.int64), ("stamp", np.int64), ("epoch", np.int64), ("most", np.int64), ("reads", _READS, 3),
        ("due", np.int64), ("moved", np.int64)])
 """`Step` of kernels.cpp."""
@@ -183,9 +184,9 @@ def wave(steps: Sequence[Step]) -> tuple[np.ndarray, list[tuple[int, int]]]:
                 reads.append((*where, keep[-1].ctypes.data, len(rows)))
         nothing = (0, 1, 0, -1)
         packed[i] = (
-            step.x.ctypes.data, step.x.shape[1], _address(step.table) or 0, step.weight.data_ptr(), step.bias.data_ptr(),
-            _address(step.residual) or 0, step.out.ctypes.data, _address(step.place_in) or 0, _address(step.place_out) or 0, taps, cin,
-            step.out.shape[1], width, step.relu, step.threshold, step.fresh.ctypes.data, step.stamp.ctypes.data, step.epoch,
+            step.x.ctypes.data, step.x.shape[1], _half(step.x), _address(step.table) or 0, step.weight.data_ptr(), step.bias.data_ptr(),
+            _address(step.residual) or 0, step.out.ctypes.data, _half(step.out), _address(step.place_in) or 0, _address(step.place_out) or 0,
+            taps, cin, step.out.shape[1], width, step.relu, step.threshold, step.fresh.ctypes.data, step.stamp.ctypes.data, step.epoch,
             len(step.stamp), [*reads, nothing, nothing, nothing][:3], 0, 0)
     last = np.empty(len(steps[-1].stamp), np.int32)
     _loaded().instseg_wave(packed.ctypes.data, len(packed), last.ctypes.data, _threads)
@@ -204,7 +205,7 @@ def heads(
     """Perceptrons of two layers with a ReLU between them, each in its published form (`models.heads.published`).
 
     Args:
-        x: [M, Cin] float32; rows: [n] int32.
+        x: [M, Cin] float32 or float16; rows: [n] int32.
         place: [*] int32: row i is computed of x[place[i]]; None = of x[i].
         parts: name of each head, weights and bias of its two layers from `pad_channels`, and its output [*, C] float32, of which
             the rows are overwritten.
@@ -214,7 +215,7 @@ def heads(
         packed[i] = (w1.data_ptr(), b1.data_ptr(), w2.data_ptr(), b2.data_ptr(), len(w2), w1.shape[1], out.shape[1], w2.shape[1],
                      _FORM.get(name, 0), out.ctypes.data)
     _loaded().instseg_heads(
-        x.ctypes.data, x.shape[1], rows.ctypes.data, _address(place), len(rows), packed.ctypes.data, len(packed), _threads)
+        x.ctypes.data, x.shape[1], _half(x), rows.ctypes.data, _address(place), len(rows), packed.ctypes.data, len(packed), _threads)
 
 
 def _pointer(x: Tensor | None) -> int | None:
@@ -223,6 +224,10 @@ def _pointer(x: Tensor | None) -> int | None:
 
 def _address(x: np.ndarray | None) -> int | None:
     return None if x is None else x.ctypes.data
+
+
+def _half(x: np.ndarray) -> int:
+    return int(x.dtype == np.float16)
 
 
 def conv_weight_grad(x: Tensor, table: Tensor, grad: Tensor) -> Tensor:

@@ -43,13 +43,14 @@ class Residency:
         program: whose outputs are held.
         budget_bytes: outputs that may be held between updates, 0 = any number.
         radius_voxels: regions further than this from where the map changed lately are evicted, 0 = none is for that.
+        value_bytes: of one value of an output.
     """
 
-    def __init__(self, program: Program, budget_bytes: int = 0, radius_voxels: float = 0.0) -> None:
+    def __init__(self, program: Program, budget_bytes: int = 0, radius_voxels: float = 0.0, value_bytes: int = 4) -> None:
         self._budget = budget_bytes or math.inf
         self._radius = radius_voxels or math.inf
         depth = 1 + max(layer.level for layer in program.layers)
-        self.row_bytes = np.array([4 * sum(x.weight.shape[2] for x in program.layers if x.level == level) for level in range(depth)])
+        self.row_bytes = np.array([value_bytes * sum(x.weight.shape[2] for x in program.layers if x.level == level) for level in range(depth)])
         self._bits = max(_SMALLEST_EDGE_BITS, int(np.ceil(np.log2(reach_voxels(program) + 1))))
         self.place = [_NONE for _ in range(depth)]
         """Per level [capacity] int32: where a row's outputs are, -1 = nowhere."""
