@@ -58,8 +58,10 @@ class _Dormant:
     merged_into: int
 
 
-_SETTLED = 2
-"""A voxel that was part of an instance for so many updates gives it the full vote of a home."""
+_SETTLED = 4
+"""A voxel that was part of an instance for so many updates gives it all votes of a home,"""
+_HOME_VOTES = 4.0
+"""which are so many."""
 
 
 class Map(Protocol):
@@ -191,7 +193,7 @@ class InstanceTracker:
                 shared[i, int(k)] = int(n)
                 sizes[i] = len(dormant.slots)
         home, tenure = self._history.longest(slots, self._updates, self._exists)
-        loyal = tally(home, column, np.minimum(tenure / _SETTLED, 1.0))
+        loyal = tally(home, column, _HOME_VOTES * np.minimum(tenure / _SETTLED, 1.0))
         ids = sorted(sizes)
         row_of = {i: r for r, i in enumerate(ids)}
         pairs = []
