@@ -35,8 +35,8 @@ def test_equals_the_heads_in_torch(cin, scale, placed):
     read = torch.from_numpy(x[rows if place is None else place[rows]])
     for name, head in heads.items():
         raw = head.run(read)
-        rounding = 1e-5 + 2e-6 * float(raw.abs().max())  # sums are taken in another order
-        np.testing.assert_allclose(out[name][rows], published(name, raw).numpy(), rtol=2e-5, atol=rounding, err_msg=name)
+        rounding = 1e-5 + 2e-6 * float(raw.abs().max())  # sums are taken in another order; an exponential makes it a share
+        np.testing.assert_allclose(out[name][rows], published(name, raw).numpy(), rtol=rounding, atol=rounding, err_msg=name)
         assert (np.delete(out[name], rows, 0) == 7.0).all(), "only the rows asked for are written"
 
 
