@@ -509,8 +509,8 @@ int instseg_channel_multiple() { return kLanes; }
 // a row of x, and a row of out and residual, is stored; inputs that are stored nowhere (-1) are left out.
 // Inputs (x_half), and out and residual (out_half), may be kept as halves.
 void instseg_conv(const void* x, int64_t x_stride, int x_half, const int32_t* table, const float* w, const float* bias, const void* residual,
-                  void* out, int out_half, const int32_t* rows, const int32_t* place_in, const int32_t* place_out, int64_t count, int taps, int cin, int cout, int width, int relu, float threshold,
-                  const uint8_t* fresh, uint8_t* moved, int threads) {
+                  void* out, int out_half, const int32_t* rows, const int32_t* place_in, const int32_t* place_out, int64_t count,
+                  int taps, int cin, int cout, int width, int relu, float threshold, const uint8_t* fresh, uint8_t* moved, int threads) {
   const Convolution c{{x, x_stride, x_half != 0}, table, w, bias, residual, out, out_half != 0, rows, place_in, place_out, count,
                       taps, cin, cout, width, relu != 0, threshold, fresh, moved};
   std::atomic<int64_t> next{0};
@@ -535,9 +535,10 @@ void instseg_wave(Step* steps, int64_t count, int32_t* last, int threads) {
     for (const Reads& reads : s.reads)
       if (reads.count > 0) s.due = reach(reads, s.stamp, static_cast<int32_t>(s.epoch), due, s.due, threads);
     moved.resize(s.due);
-    const Convolution c{{s.x, s.x_stride, s.x_half != 0}, s.table, s.w, s.bias, s.residual, s.out, s.out_half != 0, due, s.place_in, s.place_out, s.due, static_cast<int>(s.taps),
-                        static_cast<int>(s.cin), static_cast<int>(s.cout), static_cast<int>(s.width), s.relu != 0, static_cast<float>(s.threshold),
-                        s.fresh, moved.data()};
+    const Convolution c{{s.x, s.x_stride, s.x_half != 0}, s.table, s.w, s.bias, s.residual, s.out, s.out_half != 0,
+                        due, s.place_in, s.place_out, s.due,
+                        static_cast<int>(s.taps), static_cast<int>(s.cin), static_cast<int>(s.cout), static_cast<int>(s.width),
+                        s.relu != 0, static_cast<float>(s.threshold), s.fresh, moved.data()};
     std::atomic<int64_t> next{0};
     in_threads(threads, s.due, [&] { convolve(c, next); });
     s.moved = 0;
@@ -562,7 +563,8 @@ void instseg_heads(const void* x, int64_t cin, int x_half, const int32_t* rows, 
     const float* source[kBlock];
     const float* middle[kBlock];
     float *target[kBlock], *column[kBlock];
-    const auto layer = [&](const float** from, std::vector<float>& to, int64_t block, const float* w, const float* b, int64_t channels, int64_t width) {
+    const auto layer = [&](const float** from, std::vector<float>& to, int64_t block, const float* w, const float* b, int64_t channels,
+                           int64_t width) {
       for (int64_t r = 0; r < block; ++r) {
         target[r] = to.data() + r * width;
         std::memcpy(target[r], b, width * sizeof(float));

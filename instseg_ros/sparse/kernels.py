@@ -257,6 +257,8 @@ def reach(parts: Sequence[tuple[np.ndarray | None, np.ndarray]], stamp: np.ndarr
     """
     most = sum(len(rows) * (1 if table is None else table.shape[1]) for table, rows in parts)
     out = np.empty(min(most, len(stamp)), np.int32)
+    if not len(out):
+        return out
     have = 0
     for table, rows in parts:
         rows = np.ascontiguousarray(rows, np.int32)
