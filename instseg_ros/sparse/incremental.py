@@ -119,11 +119,9 @@ class IncrementalNetwork:
         fresh_rows = added if unseen is None else [np.concatenate(pair) for pair in zip(added, unseen, strict=True)]
         for fresh, rows in zip(self._fresh, fresh_rows, strict=True):
             fresh[rows] = 1
-        steps = [self._step(i, layer, pyramid, delta, added, dirty) for i, layer in enumerate(self.program.layers)]
-        last, counts = kernels.wave(steps)
-        for i, (layer, (due, moved)) in enumerate(zip(self.program.layers, counts, strict=True)):
-            self._find_scale(i, layer, added[layer.level])
-            self.statistics.append(LayerStatistics(layer.name, len(pyramid.levels[layer.level]), due, moved))
+        reads: list[kernels.Reads] = [
+            [(None, added[layer.level])] if delta is None else self._reads(layer, pyramid, delta, dirty) for layer in self.program.layers]
+        last = self._compute(pyramid, [self.tolerance * scale for scale in self._scale], reads, added)
         for fresh, rows in zip(self._fresh, fresh_rows, strict=True):
             fresh[rows] = 0
         last.sort()
@@ -163,9 +161,7 @@ class IncrementalNetwork:
         residency.admit(regions | beside)
         self._fit_places(residency)
         rows = [residency.rows(level, regions | beside) for level in range(len(pyramid.levels))]
-        for i, layer in enumerate(self.program.layers):
-            self._recompute(i, layer, pyramid, rows[layer.level])
-            self.statistics.append(LayerStatistics(layer.name, len(pyramid.levels[layer.level]), len(rows[layer.level]), len(rows[layer.level])))
+        self._compute(pyramid, [-1.0] * len(self._cache), [[(None, rows[layer.level])] for layer in self.program.layers], rows)
         residency.evict(beside)
         return residency.rows(0, regions)
 
@@ -189,20 +185,36 @@ class IncrementalNetwork:
             return sum(c.nbytes for c in self._cache)
         return self._residency.held_bytes()
 
-    def _step(
-        self, i: int, layer: Layer, pyramid: Pyramid, delta: MapDelta | None, added: list[np.ndarray], dirty: np.ndarray
-    ) -> kernels.Step:
-        """A layer's part in a wave."""
-        return kernels.Step(
-            self._source(layer), self._table(layer, pyramid), self._weights[i], self._biases[i],
-            None if layer.residual is None else self._cache[layer.residual], layer.relu, self._cache[i], self.tolerance * self._scale[i],
-            self._fresh[layer.level], self._source_place(layer), None if self._residency is None else self._residency.place[layer.level],
-            [(None, added[layer.level])] if delta is None else self._reads(layer, pyramid, delta, dirty), *pyramid.levels[layer.level].marks())
+    def _compute(self, pyramid: Pyramid, thresholds: list[float], reads: list[kernels.Reads], seen: list[np.ndarray]) -> np.ndarray:
+        """Compute due rows of all layers; returns the rows of the last one that moved, in no order.
 
-    def _reads(self, layer: Layer, pyramid: Pyramid, delta: MapDelta, dirty: np.ndarray) -> list[tuple[np.ndarray | None, np.ndarray | int]]:
+        Args:
+            thresholds: by layer: rows that move by no more stay as they are; below 0 = none does.
+            reads: by layer, what names due rows (`kernels.Step.reads`).
+            seen: rows per level, of which a layer that has no scale yet takes it.
+        """
+        place = [None] * len(pyramid.levels) if self._residency is None else self._residency.place
+        steps = []
+        for i, layer in enumerate(self.program.layers):
+            from_input = layer.source == INPUT
+            steps.append(kernels.Step(
+                self._features if from_input else self._cache[layer.source], self._table(layer, pyramid), self._weights[i], self._biases[i],
+                None if layer.residual is None else self._cache[layer.residual], layer.relu, self._cache[i], thresholds[i],
+                self._fresh[layer.level], None if from_input else place[self.program.layers[layer.source].level], place[layer.level],
+                reads[i], *pyramid.levels[layer.level].marks()))
+        last, counts = kernels.wave(steps)
+        for i, (layer, (due, moved)) in enumerate(zip(self.program.layers, counts, strict=True)):
+            self.statistics.append(LayerStatistics(layer.name, len(pyramid.levels[layer.level]), due, moved))
+            rows = seen[layer.level]
+            if self._scale[i] == 0.0 and len(rows):  # of the first rows seen, so that a stopped wave does not depend on later ones
+                stored = rows if self._residency is None else self._residency.place[layer.level][rows]
+                self._scale[i] = float(np.abs(self._cache[i][stored]).mean(dtype=np.float64))
+        return last
+
+    def _reads(self, layer: Layer, pyramid: Pyramid, delta: MapDelta, dirty: np.ndarray) -> kernels.Reads:
         """What names the rows of the layer's level that can have changed (`kernels.Step.reads`)."""
         level, source = layer.level, dirty if layer.source == INPUT else layer.source
-        reads: list[tuple[np.ndarray | None, np.ndarray | int]] = []
+        reads: kernels.Reads = []
         if layer.table == "self":
             reads += [(None, source), (None, delta.pyramid.added[level])]
         elif layer.table == "neighbors":
@@ -215,29 +227,6 @@ class IncrementalNetwork:
         if layer.residual is not None:
             reads.append((None, layer.residual))
         return reads
-
-    def _recompute(self, i: int, layer: Layer, pyramid: Pyramid, rows: np.ndarray) -> None:
-        """Compute rows anew, whatever they were; only where not all outputs are kept."""
-        assert self._residency is not None
-        kernels.conv_update(
-            self._source(layer), self._table(layer, pyramid), rows, self._weights[i], self._biases[i],
-            None if layer.residual is None else self._cache[layer.residual], layer.relu, self._cache[i], -1.0,
-            self._fresh[layer.level], self._source_place(layer), self._residency.place[layer.level])
-        self._find_scale(i, layer, rows)
-
-    def _find_scale(self, i: int, layer: Layer, rows: np.ndarray) -> None:
-        """The mean magnitude of a layer, of the first rows seen, so that a stopped wave does not depend on later ones."""
-        if self._scale[i] == 0.0 and len(rows):
-            stored = rows if self._residency is None else self._residency.place[layer.level][rows]
-            self._scale[i] = float(np.abs(self._cache[i][stored]).mean(dtype=np.float64))
-
-    def _source(self, layer: Layer) -> np.ndarray:
-        return self._features if layer.source == INPUT else self._cache[layer.source]
-
-    def _source_place(self, layer: Layer) -> np.ndarray | None:
-        if self._residency is None or layer.source == INPUT:
-            return None
-        return self._residency.place[self.program.layers[layer.source].level]
 
     def _follow_dilated(self, pyramid: Pyramid, delta: MapDelta | None) -> None:
         """Bring the tables of dilated layers up to date, and find whose neighbours at a distance changed."""

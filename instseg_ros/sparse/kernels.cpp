@@ -295,15 +295,18 @@ inline bool differs(const float* a, const float* b, int count, float threshold) 
   return found;
 }
 
+// Row n of out becomes bias + conv + residual, negative values zero if relu. With moved [count], only rows that move by more than the
+// threshold in one of their columns, or are fresh[n], are written, and moved says which.
 struct Convolution {
   Rows x;
-  const int32_t* table;
-  const float* w;
-  const float* bias;
-  const void* residual;  // as out: [*, cout] floats or halves
-  void* out;
+  const int32_t* table;  // [*, taps]; null: every row reads itself, one tap
+  const float* w;        // [taps, cin, width]
+  const float* bias;     // [width] or null
+  const void* residual;  // as out, or null
+  void* out;             // [*, cout] floats or halves
   bool out_half;
-  const int32_t* rows;
+  const int32_t* rows;  // [count]: which n; null: 0..count-1
+  // Where a row of x, and a row of out and residual, is stored (null: the row itself); inputs that are stored nowhere (-1) are left out.
   const int32_t* place_in;
   const int32_t* place_out;
   int64_t count;
@@ -475,7 +478,7 @@ int64_t reach(const Reads& reads, int32_t* stamp, int32_t epoch, int32_t* out, i
 struct Step {
   // as those of a Convolution
   const void* x;
-  int64_t x_stride, x_half;
+  int64_t x_half;
   const int32_t* table;
   const float* w;
   const float* bias;
@@ -502,23 +505,18 @@ extern "C" {
 // Columns of `w` and `bias` must be padded to a multiple of this.
 int instseg_channel_multiple() { return kLanes; }
 
-// x [inputs, x_stride], of which cin columns are read; table [*, taps] (null: every row reads itself, one tap); w [taps, cin, width]; bias [width] or null;
-// residual and out [*, cout], cout <= width. Row n of out becomes bias + conv + residual, negative values zero if relu.
-// rows [count]: which n (null: 0..count-1). With moved [count], only rows that move by more than the threshold in one of
-// their columns, or are fresh[n], are written, and moved says which. place_in and place_out (null: the row itself) say where
-// a row of x, and a row of out and residual, is stored; inputs that are stored nowhere (-1) are left out.
-// Inputs (x_half), and out and residual (out_half), may be kept as halves.
-void instseg_conv(const void* x, int64_t x_stride, int x_half, const int32_t* table, const float* w, const float* bias, const void* residual,
-                  void* out, int out_half, const int32_t* rows, const int32_t* place_in, const int32_t* place_out, int64_t count,
-                  int taps, int cin, int cout, int width, int relu, float threshold, const uint8_t* fresh, uint8_t* moved, int threads) {
-  const Convolution c{{x, x_stride, x_half != 0}, table, w, bias, residual, out, out_half != 0, rows, place_in, place_out, count,
-                      taps, cin, cout, width, relu != 0, threshold, fresh, moved};
+// out [count, cout] = bias + conv + residual, negative values zero if relu; x [inputs, cin]; table [count, taps]; w [taps, cin, width];
+// bias [width] and residual [count, cout] or null; cout <= width.
+void instseg_conv(const float* x, const int32_t* table, const float* w, const float* bias, const float* residual, float* out, int64_t count,
+                  int taps, int cin, int cout, int width, int relu, int threads) {
+  const Convolution c{{x, cin, false}, table, w, bias, residual, out, false, nullptr, nullptr, nullptr, count,
+                      taps, cin, cout, width, relu != 0, 0.0f, nullptr, nullptr};
   std::atomic<int64_t> next{0};
   in_threads(threads, count, [&] { convolve(c, next); });
 }
 
-// A wave through the layers of a network: finds the rows that are due in each step, recomputes them (as instseg_conv with `moved`), and
-// goes on with those that moved. last [most of the last step] receives the rows that moved there.
+// A wave through the layers of a network: finds the rows that are due in each step, recomputes them, and goes on
+// with those that moved. last [most of the last step] receives the rows that moved there.
 void instseg_wave(Step* steps, int64_t count, int32_t* last, int threads) {
   std::vector<std::unique_ptr<int32_t[]>> moved_rows;
   std::vector<uint8_t> moved;
@@ -535,7 +533,7 @@ void instseg_wave(Step* steps, int64_t count, int32_t* last, int threads) {
     for (const Reads& reads : s.reads)
       if (reads.count > 0) s.due = reach(reads, s.stamp, static_cast<int32_t>(s.epoch), due, s.due, threads);
     moved.resize(s.due);
-    const Convolution c{{s.x, s.x_stride, s.x_half != 0}, s.table, s.w, s.bias, s.residual, s.out, s.out_half != 0,
+    const Convolution c{{s.x, s.cin, s.x_half != 0}, s.table, s.w, s.bias, s.residual, s.out, s.out_half != 0,
                         due, s.place_in, s.place_out, s.due,
                         static_cast<int>(s.taps), static_cast<int>(s.cin), static_cast<int>(s.cout), static_cast<int>(s.width),
                         s.relu != 0, static_cast<float>(s.threshold), s.fresh, moved.data()};

@@ -1,7 +1,7 @@
 """The compiled CPU kernels: `kernels.cpp` is a plain C library, called through ctypes, which releases the interpreter lock."""
 
 __all__ = [
-    "Step", "available", "connect", "conv", "conv_update", "conv_weight_grad", "find_chunks", "graph_segments", "heads", "insert",
+    "Reads", "Step", "available", "connect", "conv", "conv_weight_grad", "find_chunks", "graph_segments", "heads", "insert",
     "lookup", "number_absent", "pad_channels", "reach", "remove", "set_threads", "spanning_tree", "wave",
 ]
 
@@ -36,8 +36,8 @@ def set_threads(count: int) -> None:
 def _library() -> ctypes.CDLL | None:
     for path in sorted(Path(__file__).parent.glob("_kernels*.so")):
         library = ctypes.CDLL(str(path))
-        p, wide, i, f = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int, ctypes.c_float
-        library.instseg_conv.argtypes = [p, wide, i, p, p, p, p, p, i, p, p, p, wide, i, i, i, i, i, f, p, p, i]
+        p, wide, i = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
+        library.instseg_conv.argtypes = [p, p, p, p, p, p, wide, i, i, i, i, i, i]
         library.instseg_heads.argtypes = [p, wide, i, p, p, wide, p, wide, i]
         library.instseg_wave.argtypes = [p, wide, p, i]
         library.instseg_conv_weight_grad.argtypes = [p, p, p, p, wide, i, i, i, i]
@@ -97,59 +97,43 @@ def conv(
     bias = None if bias is None else pad_channels(bias)
     residual = None if residual is None else residual.contiguous()
     _loaded().instseg_conv(
-        x.data_ptr(), cin, 0, table.data_ptr(), weight.data_ptr(), _pointer(bias), _pointer(residual), out.data_ptr(), 0, None, None, None,
-        len(table), taps, cin, cout, weight.shape[2], int(relu), 0.0, None, None, _threads)
+        x.data_ptr(), table.data_ptr(), weight.data_ptr(), _pointer(bias), _pointer(residual), out.data_ptr(), len(table), taps, cin, cout,
+        weight.shape[2], int(relu), _threads)
     return out
 
 
-def conv_update(
-    x: np.ndarray, table: np.ndarray | None, rows: np.ndarray, weight: Tensor, bias: Tensor, residual: np.ndarray | None, relu: bool,
-    out: np.ndarray, threshold: float, fresh: np.ndarray, place_in: np.ndarray | None = None, place_out: np.ndarray | None = None,
-) -> np.ndarray:
-    """The convolution at some rows of the table, written over earlier outputs where it differs from them.
-
-    Args:
-        x: [M, Cin] float32 or float16; residual: [N, Cout] or None; out: [N, Cout], changed in place, of one type, float32 or float16; all
-            contiguous.
-        table: [N, K] int32; None = every row reads itself, by one tap.
-        rows: [n] int32, each once.
-        weight: [K, Cin, padded Cout] and bias [padded Cout] from `pad_channels`.
-        threshold: a row is replaced if one of its columns moves by more than this,
-        fresh: [N] uint8: or if it is marked here.
-        place_in: [M] int32: which row of `x` holds an input, -1 = none does; None = the row of its own number.
-        place_out: the same for `out` and `residual`.
-
-    Returns:
-        [n] bool: which rows were replaced.
-    """
-    moved = np.empty(len(rows), bool)
-    if len(rows):
-        taps, cin, width = weight.shape
-        _loaded().instseg_conv(
-            x.ctypes.data, x.shape[1], _half(x), _address(table), weight.data_ptr(), bias.data_ptr(), _address(residual),
-            out.ctypes.data, _half(out), rows.ctypes.data, _address(place_in), _address(place_out), len(rows), taps, cin, out.shape[1], width,
-            int(relu), threshold, fresh.ctypes.data, moved.ctypes.data, _threads)
-    return moved
+Reads = list[tuple[np.ndarray | None, np.ndarray | int]]
+"""Pairs of a table [*, K] int32 (None: the rows themselves) and the rows of it to look at [n] int32, or the number of the step that moves
+them. -1 is no row."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """One layer of a wave: what it computes, as for `conv_update`, and which rows are due."""
+    """One layer of a wave: the convolution at some rows, written over earlier outputs where it differs from them."""
 
     x: np.ndarray
+    """[M, Cin] float32 or float16, contiguous as all arrays here."""
     table: np.ndarray | None
+    """[N, K] int32; None = every row reads itself, by one tap."""
     weight: Tensor
+    """[K, Cin, padded Cout] from `pad_channels`."""
     bias: Tensor
+    """[padded Cout]."""
     residual: np.ndarray | None
+    """[N, Cout], of the type of `out`."""
     relu: bool
     out: np.ndarray
+    """[N, Cout] float32 or float16, changed in place."""
     threshold: float
+    """A row is replaced if one of its columns moves by more than this,"""
     fresh: np.ndarray
+    """[N] uint8: or if it is marked here. Below 0, all are."""
     place_in: np.ndarray | None
+    """[M] int32: which row of `x` holds an input, -1 = none does; None = the row of its own number."""
     place_out: np.ndarray | None
-    reads: Sequence[tuple[np.ndarray | None, np.ndarray | int]]
-    """At most three pairs of a table [*, K] int32 (None: the rows themselves) and the rows of it to look at [n] int32, or the number of
-    the step that moves them. What they name is due; -1 is no row."""
+    """The same for `out` and `residual`."""
+    reads: Reads
+    """Three at most; the rows they name are due."""
     stamp: np.ndarray
     """[capacity] int32 scratch that holds no `epoch` yet."""
     epoch: int
@@ -157,7 +141,7 @@ class Step:
 
 _READS = np.dtype([(name, np.int64) for name in ("table", "taps", "rows", "count")])
 _STEP = np.dtype(
-    [(name, np.int64) for name in ("x", "x_stride", "x_half", "table", "weight", "bias", "residual", "out", "out_half", "place_in", "place_out",
+    [(name, np.int64) for name in ("x", "x_half", "table", "weight", "bias", "residual", "out", "out_half", "place_in", "place_out",
                                    "taps", "cin", "cout", "width", "relu")]
     + [("threshold", np.float64), ("fresh", np.int64), ("stamp", np.int64), ("epoch", np.int64), ("most", np.int64), ("reads", _READS, 3),
        ("due", np.int64), ("moved", np.int64)])
@@ -165,7 +149,7 @@ _STEP = np.dtype(
 
 
 def wave(steps: Sequence[Step]) -> tuple[np.ndarray, list[tuple[int, int]]]:
-    """Finds the rows due in each step, recomputes them as `conv_update` does, and goes on with those that moved.
+    """Finds the rows due in each step, recomputes them, and goes on with those that moved.
 
     Returns:
         The rows [n] int32 that moved in the last step, in no order, and how many were due and moved in each.
@@ -184,7 +168,7 @@ def wave(steps: Sequence[Step]) -> tuple[np.ndarray, list[tuple[int, int]]]:
                 reads.append((*where, keep[-1].ctypes.data, len(rows)))
         nothing = (0, 1, 0, -1)
         packed[i] = (
-            step.x.ctypes.data, step.x.shape[1], _half(step.x), _address(step.table) or 0, step.weight.data_ptr(), step.bias.data_ptr(),
+            step.x.ctypes.data, _half(step.x), _address(step.table) or 0, step.weight.data_ptr(), step.bias.data_ptr(),
             _address(step.residual) or 0, step.out.ctypes.data, _half(step.out), _address(step.place_in) or 0, _address(step.place_out) or 0,
             taps, cin, step.out.shape[1], width, step.relu, step.threshold, step.fresh.ctypes.data, step.stamp.ctypes.data, step.epoch,
             len(step.stamp), [*reads, nothing, nothing, nothing][:3], 0, 0)

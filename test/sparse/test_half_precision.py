@@ -22,8 +22,10 @@ def through_the_kernel(values: np.ndarray, x_half: bool, out_half: bool) -> np.n
     out = np.zeros((rows, channels), np.float16 if out_half else np.float32)
     identity = kernels.pad_channels(torch.eye(channels)[None])
     bias = kernels.pad_channels(torch.zeros(channels))
-    kernels.conv_update(
-        x, None, np.arange(rows, dtype=np.int32), identity, bias, None, False, out, -1.0, np.ones(rows, np.uint8))
+    every_row = np.arange(rows, dtype=np.int32)
+    moved, _ = kernels.wave([kernels.Step(
+        x, None, identity, bias, None, False, out, -1.0, np.zeros(rows, np.uint8), None, None, [(None, every_row)], np.zeros(rows, np.int32), 1)])
+    assert np.array_equal(np.sort(moved), every_row)
     return out
 
 
@@ -50,11 +52,16 @@ def test_rows_that_do_not_change_do_not_move():
     weight, bias = kernels.pad_channels(torch.randn(1, 24, 40)), kernels.pad_channels(torch.randn(40))
     residual = rng.standard_normal((300, 40)).astype(np.float16)
     out, fresh = np.zeros((300, 40), np.float16), np.zeros(300, np.uint8)
-    update = lambda: kernels.conv_update(x, None, rows, weight, bias, residual, True, out, 0.0, fresh)  # noqa: E731
-    assert update().all()
-    assert not update().any()
+
+    def moved() -> list[int]:
+        step = kernels.Step(
+            x, None, weight, bias, residual, True, out, 0.0, fresh, None, None, [(None, rows)], np.zeros(300, np.int32), 1)
+        return sorted(kernels.wave([step])[0].tolist())
+
+    assert moved() == rows.tolist()
+    assert moved() == []
     x[7] += 1.0
-    assert np.flatnonzero(update()).tolist() == [7]
+    assert moved() == [7]
 
 
 limits = st.sampled_from([(0, 0.0), (60_000, 0.0), (0, 150.0)])
