@@ -66,7 +66,7 @@ class Segmenter:
     """Keeps a growing map segmented into lasting instances.
 
     Args:
-        config: settings.
+        config: settings, taken as they are; the grouping that weights bring comes in by `models.weights.settings_over_weights`.
         net: a network in evaluation mode; None = the one `config.weights` names.
 
     Raises:

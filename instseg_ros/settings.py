@@ -68,6 +68,8 @@ class Setting:
         """
         if self.kind is float and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
+        if isinstance(value, bool) and self.kind is str and self.choices and {"on", "off"} <= set(self.choices):
+            value = "on" if value else "off"  # YAML reads the bare words as booleans
         if self.kind is tuple and isinstance(value, (list, tuple)):
             value = tuple(value)
             if self.item is float:

@@ -54,6 +54,12 @@ def test_nonsense_is_refused(values, words):
         from_mapping(SegmenterConfig, values)
 
 
+@pytest.mark.parametrize(("word", "choice"), [("off", "off"), ("'off'", "off"), ("no", "off"), ("on", "on"), ("auto", "auto")])
+def test_what_yaml_reads_as_a_boolean_is_the_word_meant(word, choice, tmp_path):
+    (file := tmp_path / "settings.yaml").write_text(f"input:\n  nvblox: {word}\n")
+    assert load_yaml(SegmenterNodeConfig, file).input.nvblox == choice
+
+
 def test_lists_may_be_empty_where_their_default_is():
     assert from_mapping(SegmenterNodeConfig, {"output.classes": []}).output.classes == ()
     assert from_mapping(SegmenterNodeConfig, {"output": {"classes": ["chair", "sofa"]}}).output.classes == ("chair", "sofa")
