@@ -3,15 +3,11 @@
 __all__ = [
     "AugmentationConfig", "BagPlayerConfig", "FolderConfig", "FusionConfig", "FusionNodeConfig", "GroupingConfig", "ImagesConfig",
     "InputConfig", "LossConfig", "ModelConfig", "OutputConfig", "PoseConfig", "SegmenterConfig",
-    "SegmenterNodeConfig", "StateConfig", "TrackingConfig", "TrainingConfig", "preset_file",
+    "SegmenterNodeConfig", "StateConfig", "TrackingConfig", "TrainingConfig",
 ]
 
-import os
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 
-from instseg_ros.errors import ConfigError
 from instseg_ros.labels import BACKGROUND, CLASS_NAMES
 from instseg_ros.settings import group, setting
 
@@ -382,22 +378,3 @@ class TrainingConfig:
     augmentation: AugmentationConfig = group(AugmentationConfig)
     model: ModelConfig = group(ModelConfig)
     grouping: GroupingConfig = group(GroupingConfig)
-
-
-def preset_file(name: str) -> Path:
-    """The YAML file of a preset: `config/presets/NAME.yaml` of the package, or a path.
-
-    Raises:
-        ConfigError: there is none; the message lists the presets found.
-    """
-    if name.endswith((".yaml", ".yml")):
-        return Path(name)
-    prefixes = [p for p in os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep) if p] + [sys.prefix]
-    folders = [Path(__file__).parent.parent / "config" / "presets"]
-    folders += [Path(p) / "share" / "instseg_ros" / "config" / "presets" for p in prefixes]
-    for folder in folders:
-        if (folder / f"{name}.yaml").is_file():
-            return folder / f"{name}.yaml"
-    found = sorted({f.stem for folder in folders for f in folder.glob("*.yaml")})
-    raise ConfigError(f"no preset {name!r}; there is {', '.join(found) or 'none installed'}, or give a .yaml file")
-

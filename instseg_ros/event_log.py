@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from instseg_ros.tracking import TrackEvent
+from instseg_ros.instance import TrackEvent
 
 EVENT_KINDS: tuple[Literal["born", "updated", "merged", "split", "retired"], ...] = ("born", "updated", "merged", "split", "retired")
 """In files an event's kind is the index here."""

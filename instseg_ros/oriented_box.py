@@ -9,7 +9,7 @@ from itertools import product
 import numpy as np
 from scipy.spatial import ConvexHull
 
-from instseg_ros.tracking import Instance
+from instseg_ros.instance import Instance
 
 _NEARLY_AS_SMALL = 1.1
 """A box along the axes of the map is taken if its footprint is at most this much larger: voxels do not tell small turns."""

@@ -14,6 +14,7 @@ from instseg_ros.config import SegmenterConfig
 from instseg_ros.errors import ConfigError, DataError
 from instseg_ros.event_log import EventLog
 from instseg_ros.grouping.grouper import Grouper
+from instseg_ros.instance import Instance, TrackEvent
 from instseg_ros.labels import IGNORE
 from instseg_ros.mapping.update import MapUpdate
 from instseg_ros.mapping.voxel_map import MapDelta, VoxelMap
@@ -23,7 +24,7 @@ from instseg_ros.persistence import State, weights_fingerprint
 from instseg_ros.sparse.device import DeviceIncrementalNetwork
 from instseg_ros.sparse.incremental import IncrementalNetwork
 from instseg_ros.sparse.runner import FullPassRunner
-from instseg_ros.tracking import Instance, InstanceTracker, TrackEvent
+from instseg_ros.tracking import InstanceTracker
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ __all__ = ["selected"]
 from collections.abc import Iterable
 
 from instseg_ros.config import OutputConfig
+from instseg_ros.instance import Instance
 from instseg_ros.labels import class_index
-from instseg_ros.tracking import Instance
 
 
 def selected(instances: Iterable[Instance], config: OutputConfig) -> list[Instance]:

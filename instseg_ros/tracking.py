@@ -1,50 +1,20 @@
 """Lasting ids: segments are matched to the instances known so far by the voxels they share."""
 
-__all__ = ["Instance", "InstanceTracker", "TrackEvent"]
+__all__ = ["InstanceTracker"]
 
 from collections import deque
-from dataclasses import dataclass, fields, replace
-from typing import Literal, Protocol
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 
 from instseg_ros.config import TrackingConfig
 from instseg_ros.errors import DataError
 from instseg_ros.grouping.segmentation import Segment, Segmentation
+from instseg_ros.instance import Instance, TrackEvent, pack_instances, unpack_instances
 from instseg_ros.mapping.update import coord_keys, voxel_centers
 from instseg_ros.matching import assign, main_owner, replacements, tally
 from instseg_ros.voxel_history import VoxelHistory
-
-
-@dataclass(frozen=True)
-class Instance:
-    """An object in the map."""
-
-    id: int
-    class_index: int
-    score: float
-    voxels: int
-    center_m: np.ndarray
-    """[3] float32: mean of its voxel centres, m."""
-    box_min_m: np.ndarray
-    """[3] float32: lowest corner of its axis-parallel box, m."""
-    box_max_m: np.ndarray
-    """[3] float32: highest corner, m."""
-    first_seen_ns: int
-    last_changed_ns: int
-
-
-@dataclass(frozen=True)
-class TrackEvent:
-    """What happened to an instance."""
-
-    kind: Literal["born", "updated", "merged", "split", "retired"]
-    """born: a new id. updated: other voxels, class or score, or back after it had vanished. merged: its voxels went to `other`.
-    split: came out of `other`, under a new id or under the one it had before it merged. retired: gone for good."""
-    id: int
-    other: int
-    """Instance id that it merged into or split from, else 0."""
-    class_index: int
 
 
 @dataclass(frozen=True)
@@ -334,8 +304,8 @@ class InstanceTracker:
         return {
             **self._history.state(),
             "counters": np.array([self._next_id, self._updates], np.int64),
-            **_pack("live", [self.instances[i] for i in sorted(self.instances)]),
-            **_pack("dormant", [d.instance for d in asleep]),
+            **pack_instances("live", [self.instances[i] for i in sorted(self.instances)]),
+            **pack_instances("dormant", [d.instance for d in asleep]),
             "dormant.deadline": np.array([d.deadline for d in asleep], np.int64),
             "dormant.merged_into": np.array([d.merged_into for d in asleep], np.int64),
             "dormant.remembered": np.array([len(d.slots) for d in asleep], np.int64),
@@ -355,10 +325,10 @@ class InstanceTracker:
         try:
             tracker._history = VoxelHistory.from_state(state)
             tracker._next_id, tracker._updates = (int(v) for v in state["counters"])
-            tracker.instances = {i.id: i for i in _unpack("live", state)}
+            tracker.instances = {i.id: i for i in unpack_instances("live", state)}
             memory = np.split(state["dormant.slots"].astype(np.int32), np.cumsum(state["dormant.remembered"]))[:-1]
             asleep = zip(
-                _unpack("dormant", state), memory, state["dormant.deadline"], state["dormant.merged_into"], strict=True
+                unpack_instances("dormant", state), memory, state["dormant.deadline"], state["dormant.merged_into"], strict=True
             )
             tracker._dormant = {i.id: _Dormant(i, slots, int(deadline), int(into)) for i, slots, deadline, into in asleep}
         except (KeyError, ValueError) as error:
@@ -390,22 +360,3 @@ def _slots_by_id(instance_of: np.ndarray) -> dict[int, np.ndarray]:
     order = np.argsort(instance_of[slots], kind="stable")
     ids, starts = np.unique(instance_of[slots][order], return_index=True)
     return dict(zip(ids.tolist(), np.split(slots[order], starts[1:]), strict=True)) if len(ids) else {}
-
-
-def _pack(prefix: str, instances: list[Instance]) -> dict[str, np.ndarray]:
-    """One array a field; [0] and [0, 3] where there are none."""
-    arrays = {}
-    for f in fields(Instance):
-        values = [getattr(i, f.name) for i in instances]
-        vector = f.name.endswith("_m")
-        kind = np.float32 if vector else np.float64 if f.name == "score" else np.int64
-        arrays[f"{prefix}.{f.name}"] = np.array(values, kind).reshape((len(values), 3) if vector else len(values))
-    return arrays
-
-
-def _unpack(prefix: str, state: dict[str, np.ndarray]) -> list[Instance]:
-    columns = []
-    for f in fields(Instance):
-        array = state[f"{prefix}.{f.name}"]
-        columns.append(list(array) if array.ndim == 2 else array.tolist())
-    return [Instance(*row) for row in zip(*columns, strict=True)]

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from instseg_ros.instance import Instance
 from instseg_ros.oriented_box import InstanceBoxes, OrientedBox, axis_aligned_box, oriented_box
-from instseg_ros.tracking import Instance
 
 VOXEL_M = 0.05
 DEGREE = np.pi / 180.0

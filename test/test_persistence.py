@@ -17,6 +17,7 @@ from test_segmenter import box, by_voxel, make, scene, update
 
 from instseg_ros.errors import DataError
 from instseg_ros.event_log import EventLog
+from instseg_ros.instance import TrackEvent
 from instseg_ros.persistence import (
     load_newest_state,
     load_state,
@@ -27,7 +28,6 @@ from instseg_ros.persistence import (
     write_state,
 )
 from instseg_ros.segmenter import Segmenter
-from instseg_ros.tracking import TrackEvent
 
 ROOT = Path(__file__).parents[1]
 

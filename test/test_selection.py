@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from instseg_ros.config import OutputConfig
+from instseg_ros.instance import Instance
 from instseg_ros.labels import IGNORE, class_index
 from instseg_ros.selection import selected
-from instseg_ros.tracking import Instance
 
 
 def instance(i, name, score, voxels):

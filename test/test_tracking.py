@@ -11,10 +11,11 @@ from instseg_ros.config import GroupingConfig, TrackingConfig
 from instseg_ros.errors import DataError
 from instseg_ros.grouping.grouper import Grouper
 from instseg_ros.grouping.segmentation import Segment, Segmentation
+from instseg_ros.instance import TrackEvent
 from instseg_ros.mapping.update import MapUpdate, coord_keys
 from instseg_ros.mapping.voxel_map import VoxelMap
 from instseg_ros.prediction import Prediction
-from instseg_ros.tracking import InstanceTracker, TrackEvent
+from instseg_ros.tracking import InstanceTracker
 
 NOTHING = np.zeros(0, np.int32)
 CAPACITY = 400

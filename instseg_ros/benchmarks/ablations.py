@@ -16,12 +16,13 @@ import yaml
 from tqdm import tqdm
 
 from instseg_ros.commands.evaluate import classes_there
-from instseg_ros.config import SegmenterConfig, TrainingConfig, preset_file
+from instseg_ros.config import SegmenterConfig, TrainingConfig
 from instseg_ros.errors import ConfigError
 from instseg_ros.evaluation.comparison import summarise_entries
 from instseg_ros.evaluation.entries import SegmenterEntry
 from instseg_ros.evaluation.instances import default_min_region
 from instseg_ros.evaluation.sources import scene_sources
+from instseg_ros.presets import preset_file
 from instseg_ros.settings import from_mapping, load_yaml
 
 

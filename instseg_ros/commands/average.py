@@ -7,9 +7,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from instseg_ros.config import TrainingConfig, preset_file
+from instseg_ros.config import TrainingConfig
 from instseg_ros.errors import ConfigError
 from instseg_ros.models.weights import load_weights, save_weights, weights_metadata
+from instseg_ros.presets import preset_file
 from instseg_ros.settings import from_mapping, load_yaml, to_mapping
 
 

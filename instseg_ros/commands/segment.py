@@ -29,6 +29,7 @@ from instseg_ros.datasets.scannet_sens import SensSequence
 from instseg_ros.distribute import run_tasks
 from instseg_ros.errors import ConfigError, DataError, InstSegError
 from instseg_ros.evaluation.rotation_average import RotationRunner
+from instseg_ros.instance import Instance
 from instseg_ros.labels import CLASS_NAMES, IGNORE, class_to_nyu40
 from instseg_ros.mapping.fusion import TsdfFusion
 from instseg_ros.mapping.update import MapUpdate, voxel_coords
@@ -36,7 +37,6 @@ from instseg_ros.online import OnlineRun, OnlineSettings, load_online, run_onlin
 from instseg_ros.report import write_report
 from instseg_ros.segmenter import LabelledCloud, SegmentationResult, Segmenter
 from instseg_ros.settings import add_setting_arguments
-from instseg_ros.tracking import Instance
 from instseg_ros.visual.pictures import MapPictures, beside, titled, write_gif, write_png
 from instseg_ros.visual.ply import write_labelled_ply
 from instseg_ros.visual.rerun_recording import RerunRecording

@@ -6,7 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from instseg_ros.config import TrainingConfig, preset_file
+from instseg_ros.config import TrainingConfig
+from instseg_ros.presets import preset_file
 from instseg_ros.settings import add_setting_arguments, load_yaml, settings_from_arguments
 from instseg_ros.sparse import kernels
 from instseg_ros.training.processes import cores_each

@@ -16,11 +16,11 @@ from instseg_ros.evaluation.instances import ApResult, Scan, average_precision
 from instseg_ros.evaluation.map_judge import MapJudge
 from instseg_ros.evaluation.occupancy import OCCUPANCY_ERROR, occupancy_errors, occupancy_within
 from instseg_ros.evaluation.semantics import SemanticResult, confusion_matrix, semantic_result
+from instseg_ros.instance import Instance
 from instseg_ros.labels import CLASS_NAMES
 from instseg_ros.mapping.update import MapUpdate
 from instseg_ros.online import OnlineRun, run_updates
 from instseg_ros.segmenter import LabelledCloud, SegmentationResult, Segmenter
-from instseg_ros.tracking import Instance
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from instseg_ros.errors import DataError
 from instseg_ros.evaluation.ground_truth import GroundTruth
 from instseg_ros.evaluation.id_switches import IdConsistency
 from instseg_ros.evaluation.instances import EVALUATED_CLASSES, Predictions, Scan, average_precision, default_min_region
+from instseg_ros.instance import Instance
 from instseg_ros.labels import IGNORE
-from instseg_ros.tracking import Instance
 
 
 class MapJudge:

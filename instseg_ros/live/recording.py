@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from instseg_ros.datasets.bag_messages import decode_update, stamp_ns
+from instseg_ros.instance import Instance
 from instseg_ros.labels import IGNORE, nyu40_to_class
 from instseg_ros.live.recorder import read_messages
 from instseg_ros.mapping.update import MapUpdate, coord_keys, voxel_centers, voxel_coords
 from instseg_ros.segmenter import LabelledCloud
-from instseg_ros.tracking import Instance
 
 UPDATES, DELTA, INSTANCES = "/map_updates", "/segmenter/points_delta", "/segmenter/instances"
 EVENTS, DIAGNOSTICS, CLOCK = "/segmenter/events", "/diagnostics", "/clock"

@@ -9,9 +9,9 @@ from geometry_msgs.msg import Point, Pose, Quaternion, Vector3
 from std_msgs.msg import Header
 from vision_msgs.msg import BoundingBox3D, Detection3D, Detection3DArray, LabelInfo, ObjectHypothesisWithPose, VisionClass
 
+from instseg_ros.instance import Instance
 from instseg_ros.labels import class_to_nyu40
 from instseg_ros.oriented_box import OrientedBox
-from instseg_ros.tracking import Instance
 
 
 def label_info_msg(header: Header, names: Mapping[int, str]) -> LabelInfo:

@@ -6,8 +6,8 @@ import threading
 
 import numpy as np
 
+from instseg_ros.instance import Instance
 from instseg_ros.segmenter import LabelledCloud, SegmentationResult, Segmenter
-from instseg_ros.tracking import Instance
 
 _COLUMNS = ("points_m", "colors", "class_index", "instance", "confidence")
 

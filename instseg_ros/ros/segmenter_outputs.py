@@ -14,6 +14,7 @@ from std_msgs.msg import Header, String
 from visualization_msgs.msg import MarkerArray
 
 from instseg_ros.config import OutputConfig
+from instseg_ros.instance import Instance, TrackEvent
 from instseg_ros.labels import CLASS_COLORS, CLASS_NAMES, IGNORE, NYU40_IDS, UNLABELLED_ID, class_to_nyu40, instance_color
 from instseg_ros.msg import InstanceArray, InstanceEvent
 from instseg_ros.oriented_box import InstanceBoxes, OrientedBox, axis_aligned_box
@@ -24,7 +25,6 @@ from instseg_ros.ros.markers import MarkerBook
 from instseg_ros.ros.pointcloud import labelled_cloud_to_msg
 from instseg_ros.segmenter import LabelledCloud, SegmentationResult, Segmenter
 from instseg_ros.selection import selected
-from instseg_ros.tracking import Instance, TrackEvent
 
 try:
     from instseg_ros.ros import detections

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
+from instseg_ros.instance import Instance
 from instseg_ros.labels import BACKGROUND, CLASS_COLORS, CLASS_NAMES, IGNORE, class_index, instance_color
 from instseg_ros.segmenter import LabelledCloud
-from instseg_ros.tracking import Instance
 from instseg_ros.visual.annotate import Label, font
 from instseg_ros.visual.render import best_azimuth, render_points
 from instseg_ros.visual.view import View, cutaway

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from instseg_ros.errors import require
+from instseg_ros.instance import Instance, TrackEvent
 from instseg_ros.labels import CLASS_COLORS, CLASS_NAMES, IGNORE, instance_color
 from instseg_ros.mapping.update import coord_keys
 from instseg_ros.oriented_box import InstanceBoxes
 from instseg_ros.segmenter import SegmentationResult, Segmenter
-from instseg_ros.tracking import Instance, TrackEvent
 
 BLOCK_BITS = 5
 """Voxels are logged in blocks with edges of 2**5: only those in which something changed are written again."""

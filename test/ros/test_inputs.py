@@ -8,6 +8,7 @@ from sensor_msgs.msg import CameraInfo, Image
 from visualization_msgs.msg import Marker
 
 from instseg_ros.errors import InputError
+from instseg_ros.instance import Instance
 from instseg_ros.mapping.merge import merge_updates
 from instseg_ros.oriented_box import OrientedBox, axis_aligned_box
 from instseg_ros.ros.conversions import header, ns_to_time, time_to_ns, update_from_msg, update_to_msg
@@ -16,7 +17,6 @@ from instseg_ros.ros.inputs import Arrival, SequenceWatch, UpdateQueue
 from instseg_ros.ros.markers import MarkerBook, _text, box_edges
 from instseg_ros.ros.poses import PoseBuffer, pose_matrix
 from instseg_ros.ros.sync import ImagePairs
-from instseg_ros.tracking import Instance
 
 
 def test_updates_survive_the_message():

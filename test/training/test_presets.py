@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from test_training import boxes_scene, data  # noqa: F401
 
-from instseg_ros.config import GroupingConfig, SegmenterConfig, TrainingConfig, preset_file
+from instseg_ros.config import GroupingConfig, SegmenterConfig, TrainingConfig
 from instseg_ros.errors import ConfigError
 from instseg_ros.evaluation.entries import parse_entry
 from instseg_ros.mapping.update import MapUpdate
 from instseg_ros.models.weights import load_weights, save_weights, settings_over_weights
+from instseg_ros.presets import preset_file
 from instseg_ros.segmenter import Segmenter
 from instseg_ros.settings import from_mapping, load_yaml
 from instseg_ros.training.objective import check_objective

@@ -9,13 +9,14 @@ import torch
 from safetensors import safe_open
 
 from instseg_ros.cli import main
-from instseg_ros.config import AugmentationConfig, LossConfig, ModelConfig, TrainingConfig, preset_file
+from instseg_ros.config import AugmentationConfig, LossConfig, ModelConfig, TrainingConfig
 from instseg_ros.datasets.augmentation import augment, dye_objects, symmetry
 from instseg_ros.datasets.scenes import VoxelScene, save_scene
 from instseg_ros.errors import ConfigError, DataError, WeightsError
 from instseg_ros.labels import CLASS_NAMES
 from instseg_ros.models.network import InstanceNet
 from instseg_ros.models.weights import load_weights, save_weights, weights_metadata
+from instseg_ros.presets import preset_file
 from instseg_ros.settings import load_yaml
 from instseg_ros.training.average import average_networks, estimate_norms
 from instseg_ros.training.batches import BatchSource, make_batch

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from instseg_ros.instance import Instance
 from instseg_ros.labels import CLASS_COLORS, instance_color
 from instseg_ros.segmenter import LabelledCloud
-from instseg_ros.tracking import Instance
 from instseg_ros.visual.pictures import MapPictures, beside, growth_strip, titled, write_gif, write_png
 from instseg_ros.visual.view import View
 
