@@ -317,6 +317,9 @@ class LossConfig:
     """Which losses are added up, and how each is meant; a weight of 0 leaves one out. A head without a loss does not learn."""
 
     semantic: float = setting(1.0, "weight of the class loss", ge=0.0, le=1000.0)
+    semantic_calibration: float = setting(
+        0.5, "rare classes weigh more in the class loss, which makes the network say them too often: share of that to take back", ge=0.0, le=1.0,
+    )
     pull: float = setting(1.0, "weight of the pull term (within instances)", ge=0.0, le=1000.0)
     push: float = setting(1.0, "weight of the push term (between instances)", ge=0.0, le=1000.0)
     regularization: float = setting(0.0, "weight of the mean embeddings' distance from the origin", ge=0.0, le=1000.0)

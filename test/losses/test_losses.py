@@ -1,6 +1,7 @@
 """Losses against slow transcriptions of their equations, and their gradients."""
 
 import numpy as np
+import pytest
 import torch
 
 from instseg_ros.labels import IGNORE
@@ -93,3 +94,24 @@ def test_semantics_leave_unlabelled_voxels_out():
 def test_balance_weights_favour_the_rare():
     weights = balance_weights(torch.tensor([0, 100, 1000, 100000]))
     assert weights[0] == 0 and weights[1] > weights[2] > weights[3]
+
+
+@pytest.mark.parametrize(("calibration", "odds"), [(0.0, 3 * 0.2 / 3.2), (0.5, 3 * (0.2 / 3.2) ** 0.5), (1.0, 3.0)])
+def test_calibrated_semantics_learn_how_often_classes_occur(calibration, odds):
+    """Where classes cannot be told apart, the least loss is at their frequencies times what is left of their weights."""
+    target = torch.tensor([0, 0, 0, 5])
+    weights = torch.zeros(20, dtype=torch.float64)
+    weights[0], weights[5] = 0.2, 3.2
+    logits = torch.zeros(20, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([logits], max_iter=200, line_search_fn="strong_wolfe")
+
+    def closure():
+        optimizer.zero_grad()
+        loss = semantic_loss(logits.expand(4, 20), target, weights, calibration)
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    learnt = torch.softmax(logits.detach(), 0)
+    assert float(learnt[0] / learnt[5]) == pytest.approx(odds, rel=1e-3)
+    assert learnt[0] + learnt[5] > 0.999  # classes that never occur are learnt to be unlikely
