@@ -72,6 +72,12 @@ class GroupingConfig:
     cell_size: float = setting(0.3, "edge of the cells that condense a component, in scaled feature units", ge=0.0, le=10.0)
     merge_distance: float = setting(0.5, "HDBSCAN: clusters closer than this in scaled feature units stay one", ge=0.0, le=10.0)
     min_score: float = setting(0.2, "segments with a lower mean class probability are dropped", ge=0.0, le=1.0)
+    score_surface_m2: float = setting(
+        0.1, "segments of so much surface get 0.7 of their score, smaller ones less, m2; 0 = size does not matter", ge=0.0, le=100.0,
+    )
+    score_gap: float = setting(
+        1.0, "how much a score falls where the predicted centre is not the segment's own; 0 = not at all", ge=0.0, le=100.0,
+    )
     class_vote: str = setting(
         "mean", "class of a segment: highest mean probability, or the class of most of its voxels", choices=("mean", "majority"),
     )

@@ -12,6 +12,7 @@ from instseg_ros.errors import ConfigError
 from instseg_ros.grouping.arrays import array_module
 from instseg_ros.grouping.class_components import split_connected_components
 from instseg_ros.grouping.components import Components, contacts
+from instseg_ros.grouping.confidence import wholeness
 from instseg_ros.grouping.hdbscan_grouper import split_hdbscan
 from instseg_ros.grouping.mean_shift import split_mean_shift
 from instseg_ros.grouping.occupancy_graph import graph_heads, split_occupancy_graph
@@ -194,6 +195,7 @@ class Grouper:
             # Membership says how sure the split was, not how likely the object is: it may halve the score, no more
             score = float(np.clip(mean[best] * (0.5 + 0.5 * membership[inside].mean()), 0.0, 1.0))
             if score >= self.config.min_score:
+                score *= wholeness(component, inside, self.config)
                 segments.append(Segment(slots[inside], int(FOREGROUND[best]), score))
         return segments
 

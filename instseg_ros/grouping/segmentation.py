@@ -16,7 +16,7 @@ class Segment:
     class_index: int
     """0..19, never a background class."""
     score: float
-    """0..1: mean probability of the class over the voxels, lowered where the grouping was unsure."""
+    """0..1: mean probability of the class over the voxels, lowered where the grouping was unsure, and for what may be a piece of an object."""
 
 
 @dataclass

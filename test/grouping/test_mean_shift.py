@@ -96,6 +96,7 @@ def test_by_embedding_alone_and_by_centre_alone() -> None:
 
 
 def test_a_wide_bandwidth_is_one_instance() -> None:
-    result, _ = group(GroupingConfig(method="mean_shift", mean_shift_bandwidth=50.0), box((0, 0, 0), (8, 8, 8)), box((8, 0, 0), (16, 8, 8)))
+    config = GroupingConfig(method="mean_shift", mean_shift_bandwidth=50.0, score_surface_m2=0.0, score_gap=0.0)
+    result, _ = group(config, box((0, 0, 0), (8, 8, 8)), box((8, 0, 0), (16, 8, 8)))
     (segment,) = result.segments.values()
     assert len(segment.slots) == 1024 and segment.class_index == CHAIR and segment.score == pytest.approx(0.9)
