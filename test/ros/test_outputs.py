@@ -25,7 +25,8 @@ from instseg_ros.ros.pointcloud import LABELLED_DTYPE
 from instseg_ros.ros.segmenter_node import SegmenterNode
 
 CHAIR = "5"
-WHOLE = {"grouping__min_cluster_voxels": 100_000, "output__points_period_s": 0.0}  # what touches is one instance
+# What touches is one instance; small ones are no less sure
+WHOLE = {"grouping__min_cluster_voxels": 100_000, "grouping__score_surface_m2": 0.0, "output__points_period_s": 0.0}
 
 
 def set_parameter(bench, name, value):

@@ -38,7 +38,8 @@ def live(msg: InstanceArray) -> dict:
 
 
 def test_updates_become_instances_clouds_markers_and_events(bench):
-    node = bench.segmenter(output__points_period_s=0.0, grouping__min_cluster_voxels=40)  # a block is too small to be two
+    # A block is too small to be two, and no less sure for it
+    node = bench.segmenter(output__points_period_s=0.0, grouping__min_cluster_voxels=40, grouping__score_surface_m2=0.0)
     points = bench.record(PointCloud2, "/segmenter/points", qos.LATCHED)
     delta = bench.record(PointCloud2, "/segmenter/points_delta", qos.DELTAS)
     markers = bench.record(MarkerArray, "/segmenter/markers", qos.LATCHED)

@@ -57,8 +57,8 @@ def streams(monkeypatch):
 
 
 def chairs() -> Segmenter:
-    """Calls every voxel a chair: what touches is an instance."""
-    return Segmenter(SegmenterConfig(threads=1, grouping=GroupingConfig(min_cluster_voxels=100_000)), chair_net())
+    """Calls every voxel a chair: what touches is an instance, however small it is."""
+    return Segmenter(SegmenterConfig(threads=1, grouping=GroupingConfig(min_cluster_voxels=100_000, score_surface_m2=0.0)), chair_net())
 
 
 def cube(x: int) -> np.ndarray:
