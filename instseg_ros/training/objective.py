@@ -55,8 +55,8 @@ def objective(outputs: dict[str, Tensor], batch: Batch, config: LossConfig, clas
         class_weights: [20].
         step: of the run, for what is learnt first.
     """
-    classes = semantic_loss(outputs["semantic"], batch.class_index, class_weights, config.semantic_calibration)
-    terms = {"semantic": config.semantic * classes}
+    semantic = semantic_loss(outputs["semantic"], batch.class_index, class_weights, config.semantic_calibration)
+    terms = {"semantic": config.semantic * semantic}
     if step < config.semantic_first_steps:
         return terms
     member_outputs = {name: values[batch.members] for name, values in outputs.items()}

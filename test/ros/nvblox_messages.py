@@ -8,8 +8,6 @@ from instseg_ros.mapping.voxel_map import VoxelMap
 from instseg_ros.ros.conversions import header
 
 VOXEL_M = 0.05
-
-VOXEL_M = 0.05
 SIDE = 8
 
 

@@ -16,8 +16,6 @@ from instseg_ros.ros.pointcloud import check_layout, read_points
 
 VOXEL_M = 0.05
 
-VOXEL_M = 0.05
-
 
 def pcl_cloud(columns: dict, step: int, dense=True) -> PointCloud2:
     """A cloud as pcl writes it: {name: (offset, values float32)}, padded points."""
