@@ -1,6 +1,6 @@
 """Who goes on as whom: counting shared voxels and assigning old things to new ones."""
 
-__all__ = ["assign", "main_owner", "replacements", "tally"]
+__all__ = ["assign", "highest", "main_owner", "replacements", "tally"]
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
@@ -19,10 +19,24 @@ _MOSTLY = 0.5
 def tally(ids: np.ndarray, columns: np.ndarray, weights: np.ndarray | None = None) -> dict[tuple[int, int], float]:
     """How often id i (not 0) stands with column k, or the sum of the weights there: {(i, k): number}."""
     some = ids > 0
+    pairs, where = _pairs(ids[some], columns[some])
+    return dict(zip(pairs, np.bincount(where, None if weights is None else weights[some]).tolist(), strict=True))
+
+
+def highest(ids: np.ndarray, columns: np.ndarray, values: np.ndarray) -> dict[tuple[int, int], float]:
+    """The greatest value (0 or more) where id i (not 0) stands with column k: {(i, k): value}."""
+    some = ids > 0
+    pairs, where = _pairs(ids[some], columns[some])
+    most = np.zeros(len(pairs))
+    np.maximum.at(most, where, values[some])
+    return dict(zip(pairs, most.tolist(), strict=True))
+
+
+def _pairs(ids: np.ndarray, columns: np.ndarray) -> tuple[list[tuple[int, int]], np.ndarray]:
+    """The different pairs (id, column), ascending, and which of them each row is."""
     count = int(columns.max(initial=0)) + 1
-    keys, where = np.unique(ids[some].astype(np.int64) * count + columns[some], return_inverse=True)
-    numbers = np.bincount(where, None if weights is None else weights[some])
-    return {(int(key) // count, int(key) % count): n for key, n in zip(keys, numbers.tolist(), strict=True)}
+    keys, where = np.unique(ids.astype(np.int64) * count + columns, return_inverse=True)
+    return [divmod(key, count) for key in keys.tolist()], where
 
 
 def replacements(removed: np.ndarray, added_slots: np.ndarray, added: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ from instseg_ros.errors import DataError
 from instseg_ros.grouping.segmentation import Segment, Segmentation
 from instseg_ros.instance import Instance, TrackEvent, pack_instances, unpack_instances
 from instseg_ros.mapping.update import coord_keys, voxel_centers
-from instseg_ros.matching import assign, main_owner, replacements, tally
+from instseg_ros.matching import assign, highest, main_owner, replacements, tally
 from instseg_ros.voxel_history import VoxelHistory
 
 
@@ -32,6 +32,12 @@ _SETTLED = 4
 """A voxel that was part of an instance for so many updates gives it all votes of a home,"""
 _HOME_VOTES = 4.0
 """which are so many."""
+_SENIORITY = 0.5
+"""Votes grow with the updates that an instance has been there, to this power: what has just come gives way."""
+_TRACE = 0.1
+"""A segment that nobody claims takes the id of an instance without a segment that had this share of its voxels there,"""
+_TRACE_VOXELS = 5
+"""and at least so many."""
 
 
 class Map(Protocol):
@@ -59,7 +65,9 @@ class InstanceTracker:
 
     Every voxel of a segment votes for the instance that it is part of, for those asleep that it was part of, and for the one
     that it was part of for the longest time, its home. So an id stays with the object it began on when segments join and come
-    apart. Where fusion moves a surface by a voxel, the new voxel takes over the votes of the one that it replaces.
+    apart; of two that join, the one that has been there for longer has more weight. What would get a new id takes that of an
+    instance that would end, if this one has left a trace in it. Where fusion moves a surface by a voxel, the new voxel takes over
+    the votes of the one that it replaces.
 
     Only instances whose segments changed are looked at. An instance that loses its segment, or is absorbed by another, is
     remembered for `retire_after` updates with the voxels it had; a segment that appears on them takes the old id. Ids are never
@@ -164,18 +172,25 @@ class InstanceTracker:
                 sizes[i] = len(dormant.slots)
         home, tenure = self._history.longest(slots, self._updates, self._exists)
         loyal = tally(home, column, _HOME_VOTES * np.minimum(tenure / _SETTLED, 1.0))
+        longest = highest(home, column, tenure)
         ids = sorted(sizes)
         row_of = {i: r for r, i in enumerate(ids)}
-        pairs = []
+        claims, traces = [], []
         for (i, k), count in shared.items():
             size, other = sizes[i], len(segments[k].slots)
             iou, contained = count / (size + other - count), count / min(size, other)
+            votes = (count + loyal.get((i, k), 0.0)) * (1.0 + longest.get((i, k), 0.0)) ** _SENIORITY
+            if i not in self.instances:
+                votes *= 1.0 - 1e-9  # a living instance wins a tie
             if iou >= self.config.min_overlap or contained >= self.config.min_contained:
-                votes = count + loyal.get((i, k), 0.0)
-                # A living instance wins a tie
-                pairs.append((row_of[i], k, votes if i in self.instances else votes * (1.0 - 1e-9)))
+                claims.append((row_of[i], k, votes))
+            elif count >= max(_TRACE * size, _TRACE_VOXELS):
+                traces.append((row_of[i], k, votes))
+        chosen = assign(claims, len(ids), len(segments))
+        rows, columns = {r for r, _ in chosen}, {k for _, k in chosen}
+        free = [(r, k, votes) for r, k, votes in traces if r not in rows and k not in columns]
         owners = [0] * len(segments)
-        for r, k in assign(pairs, len(ids), len(segments)):
+        for r, k in chosen + assign(free, len(ids), len(segments)):
             owners[k] = ids[r]
         return owners
 

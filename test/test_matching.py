@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from instseg_ros.matching import assign, main_owner, replacements, tally
+from instseg_ros.matching import assign, highest, main_owner, replacements, tally
 
 
 def test_tally_counts_and_weighs_and_leaves_out_zero() -> None:
@@ -13,6 +13,12 @@ def test_tally_counts_and_weighs_and_leaves_out_zero() -> None:
     assert tally(ids, columns) == {(3, 0): 2, (7, 1): 1, (3, 1): 1}
     assert tally(ids, columns, np.array([0.5, 0.25, 9.0, 1.0, 2.0])) == {(3, 0): 0.75, (7, 1): 1.0, (3, 1): 2.0}
     assert tally(np.zeros(0, np.uint32), np.zeros(0, int)) == {}
+
+
+def test_highest_is_taken_of_every_pair_and_leaves_out_zero() -> None:
+    ids, columns = np.array([3, 3, 0, 7, 3]), np.array([0, 0, 0, 1, 1])
+    assert highest(ids, columns, np.array([2, 5, 9, 1, 4])) == {(3, 0): 5.0, (7, 1): 1.0, (3, 1): 4.0}
+    assert highest(np.zeros(0, np.uint32), np.zeros(0, int), np.zeros(0)) == {}
 
 
 def test_assign_takes_the_greatest_sum() -> None:

@@ -199,6 +199,41 @@ def test_split_of_an_object_that_was_always_one_gives_a_new_id_to_the_smaller_pa
     assert brief(scene.show(range(0, 20), range(20, 50))) == [("split", 2, 1), ("updated", 1, 0)]
 
 
+def test_of_two_that_join_the_one_there_for_longer_has_more_weight() -> None:
+    for size, kept in ((44, [1]), (80, [2])):  # a little larger, and much larger, than the 40 voxels of the first
+        scene = Scene()
+        for _ in range(6):
+            scene.show(range(40))
+        for _ in range(6):
+            scene.show(range(40), range(40, 40 + size))
+        scene.show(range(40 + size))
+        assert scene.ids() == kept
+
+
+def test_a_new_segment_takes_the_id_that_would_end_with_a_trace_in_it() -> None:
+    scene = Scene()
+    scene.show(range(40))
+    events = scene.show(range(32, 232))  # a fifth of it is in a segment too large to be claimed
+    assert scene.ids() == [1]
+    assert [(e.kind, e.id) for e in events] == [("updated", 1)]
+
+
+def test_less_than_a_trace_is_another_object() -> None:
+    for left in (3, 4):  # of 40, and of 20: under a tenth, and under five voxels
+        scene = Scene()
+        scene.show(range(40 if left == 3 else 20))
+        start = (40 if left == 3 else 20) - left
+        scene.show(range(start, start + 200))
+        assert scene.ids() == [2]
+
+
+def test_a_trace_does_not_take_the_id_from_what_is_left() -> None:
+    scene = Scene()
+    scene.show(range(40))
+    scene.show(range(32), range(32, 232))
+    assert scene.ids() == [1, 2]
+
+
 def test_flicker_keeps_the_id_and_a_long_absence_retires_it() -> None:
     scene = Scene(TrackingConfig(retire_after=3))
     scene.show(range(0, 30))
