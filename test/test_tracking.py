@@ -219,11 +219,10 @@ def test_a_new_segment_takes_the_id_that_would_end_with_a_trace_in_it() -> None:
 
 
 def test_less_than_a_trace_is_another_object() -> None:
-    for left in (3, 4):  # of 40, and of 20: under a tenth, and under five voxels
+    for size, left in ((80, 7), (20, 4)):  # under a tenth, under five voxels
         scene = Scene()
-        scene.show(range(40 if left == 3 else 20))
-        start = (40 if left == 3 else 20) - left
-        scene.show(range(start, start + 200))
+        scene.show(range(size))
+        scene.show(range(size - left, size + 200))
         assert scene.ids() == [2]
 
 
