@@ -25,8 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     rooms.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: one per core)")
     rooms.add_argument(
         "--furniture", default="auto",
-        help="auto: the catalogue of Debian's sweethome3d-furniture where it is installed, together with procedural models; "
-        "procedural: only those; or the path of BlendSwap-CC-0.sh3f (default: %(default)s)",
+        help="auto: the catalogues of Debian's sweethome3d-furniture where they are installed, together with procedural models; "
+        "procedural: only those; or the path of one catalogue, such as BlendSwap-CC-0.sh3f (default: %(default)s)",
     )
     house = what.add_parser("house", help="one scene of a whole house: OUT/house.npz")
     house.add_argument("--house", type=Path, required=True, help="house.npz or its folder")

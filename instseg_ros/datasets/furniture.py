@@ -1,7 +1,8 @@
-"""Where rooms get their furniture from: CC0 catalogue models and procedural ones, kept apart by split.
+"""Where rooms get their furniture from: models of catalogues and procedural ones, kept apart by split.
 
-The catalogue is the file `BlendSwap-CC-0.sh3f` of Debian's package sweethome3d-furniture: a zip of OBJ models (cm, y up,
-front towards +z) and a list with name, model file and real size.
+The catalogues are files of Debian's package sweethome3d-furniture: zips of OBJ models (cm, y up, front towards +z) and a
+list with name, model file and real size. Test rooms take from `BlendSwap-CC-0.sh3f` alone, training and validation rooms
+from three more as well (`furniture_catalogue.TRAINING_CATALOGUES`).
 """
 
 __all__ = ["DEFAULT_CATALOGUE", "FurnitureLibrary", "FurnitureSource", "furniture_source"]
@@ -11,19 +12,20 @@ import hashlib
 import logging
 import re
 import zipfile
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from instseg_ros.datasets.furniture_catalogue import KIND_CLASS, MODEL_KINDS
+from instseg_ros.datasets.furniture_catalogue import CATALOGUE, KIND_CLASS, TRAINING_CATALOGUES, model_kinds
 from instseg_ros.datasets.obj_reader import read_obj
 from instseg_ros.datasets.palette import fabric, wood
 from instseg_ros.datasets.procedural import make
 from instseg_ros.datasets.shapes import FurnitureModel
 from instseg_ros.errors import DataError, require
 
-DEFAULT_CATALOGUE = Path("/usr/share/sweethome3d/furniture/BlendSwap-CC-0.sh3f")
+DEFAULT_CATALOGUE = Path("/usr/share/sweethome3d/furniture") / CATALOGUE
 _CURE = "apt-get install sweethome3d-furniture, or give the path of BlendSwap-CC-0.sh3f, or use --furniture procedural"
 _CATALOGUE_SHARE = 0.6
 _TALL_M = 1.6
@@ -32,18 +34,18 @@ _T_UP_CATALOGUE = np.array([[-1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
 _log = logging.getLogger(__name__)
 
 
-def _split_models(names: list[str]) -> dict[str, str]:
+def _split_models(kinds: dict[str, str], with_test: bool) -> dict[str, str]:
     """Model -> split, stratified by class: one in five (at least one of three) for test, about one in seven for validation.
 
     The order within a class comes from a hash of the name, so it is the same everywhere.
     """
     by_class: dict[str, list[str]] = {}
-    for name in sorted(names, key=lambda n: hashlib.sha256(n.encode()).digest()):
-        by_class.setdefault(KIND_CLASS[MODEL_KINDS[name]], []).append(name)
+    for name in sorted(kinds, key=lambda n: hashlib.sha256(n.encode()).digest()):
+        by_class.setdefault(KIND_CLASS[kinds[name]], []).append(name)
     result = {}
     for members in by_class.values():
         count = len(members)
-        testing = max(1, round(0.2 * count)) if count >= 3 else 0
+        testing = max(1, round(0.2 * count)) if with_test and count >= 3 else 0
         validation = max(1, round(0.15 * count)) if count >= 5 else 0
         for k, name in enumerate(members):
             result[name] = "test" if k < testing else "validation" if k < testing + validation else "train"
@@ -71,7 +73,8 @@ class FurnitureLibrary:
     """The models of a catalogue file; each is read when it is first drawn and kept in memory.
 
     Attributes:
-        path: the file.
+        path: the file; its name says which models are used, and as what (`furniture_catalogue.model_kinds`).
+        kind_of: model name -> kind.
         split_of: model name -> "train", "validation" or "test".
     """
 
@@ -92,15 +95,17 @@ class FurnitureLibrary:
         entries: dict[str, dict[str, str]] = {}
         for key, number, value in re.findall(r"^(\w+)#(\d+)=(.*?)\s*$", text, re.MULTILINE):
             entries.setdefault(number, {})[key] = value
-        self._entries = {Path(e["model"]).stem: e for e in entries.values() if Path(e.get("model", "")).stem in MODEL_KINDS}
+        kinds = model_kinds(self.path.name)
+        self._entries = {Path(e["model"]).stem: e for e in entries.values() if Path(e.get("model", "")).stem in kinds}
         if not self._entries:
             raise DataError(f"{self.path} holds none of the models this project knows. Cure: {_CURE}")
-        self.split_of = _split_models(list(self._entries))
+        self.kind_of = {name: kinds[name] for name in self._entries}
+        self.split_of = _split_models(self.kind_of, self.path.name not in TRAINING_CATALOGUES)
         self._models: dict[str, FurnitureModel] = {}
 
     def names(self, kind: str, split: str) -> list[str]:
         """Models of a kind in a split, in a fixed order."""
-        return sorted(n for n, s in self.split_of.items() if s == split and MODEL_KINDS[n] == kind)
+        return sorted(n for n, s in self.split_of.items() if s == split and self.kind_of[n] == kind)
 
     def model(self, name: str) -> FurnitureModel:
         """A model in its catalogue size, centred, z up, front +y.
@@ -126,7 +131,7 @@ class FurnitureLibrary:
             if len(faces) > _MOST_FACES:
                 vertices, faces, colors = _reduced(vertices, faces, colors, material)
             used, faces = np.unique(faces, return_inverse=True)
-            kind, top = MODEL_KINDS[name], float(entry.get("dropOnTopElevation", 100 * size[1])) / 100.0
+            kind, top = self.kind_of[name], float(entry.get("dropOnTopElevation", 100 * size[1])) / 100.0
             self._models[name] = FurnitureModel(
                 name, kind, KIND_CLASS[kind], vertices[used].astype(np.float32), faces.reshape(-1, 3).astype(np.int32), colors,
                 float(size[1]) if kind == "bookshelf" else top)
@@ -199,11 +204,9 @@ class FurnitureSource:
     Those of the training split are stretched, warped and dyed; test and validation furniture stays as it is made.
     """
 
-    def __init__(self, split: str, library: FurnitureLibrary | None) -> None:
+    def __init__(self, split: str, libraries: Sequence[FurnitureLibrary] = ()) -> None:
         self.split = split
-        self._library = library
-        kinds = set(MODEL_KINDS.values())
-        self._names = {kind: library.names(kind, split) for kind in sorted(kinds)} if library is not None else {}
+        self._models = {kind: [(library, name) for library in libraries for name in library.names(kind, split)] for kind in KIND_CLASS}
 
     def draw(self, kind: str, rng: np.random.Generator) -> FurnitureModel:
         """A model of a kind.
@@ -215,9 +218,10 @@ class FurnitureSource:
         return _reshaped(model, rng) if self.split == "train" else model
 
     def _draw(self, kind: str, rng: np.random.Generator) -> FurnitureModel:
-        names = self._names.get(kind)
-        if names and self._library is not None and rng.uniform() < _CATALOGUE_SHARE:
-            return _varied(self._library.model(names[rng.integers(len(names))]), rng)
+        models = self._models.get(kind)
+        if models and rng.uniform() < _CATALOGUE_SHARE:
+            library, name = models[rng.integers(len(models))]
+            return _varied(library.model(name), rng)
         return make(kind, rng, self.split)
 
 
@@ -227,28 +231,30 @@ def _opened(path: Path) -> FurnitureLibrary:
 
 
 @functools.cache
-def _installed() -> FurnitureLibrary | None:
-    if DEFAULT_CATALOGUE.exists():
-        return _opened(DEFAULT_CATALOGUE)
-    _log.warning("no furniture catalogue at %s, so all furniture is procedural. Cure: %s", DEFAULT_CATALOGUE, _CURE)
-    return None
+def _installed(split: str) -> tuple[FurnitureLibrary, ...]:
+    """The installed catalogues that furnish rooms of a split."""
+    if not DEFAULT_CATALOGUE.exists():
+        _log.warning("no furniture catalogue at %s, so all furniture is procedural. Cure: %s", DEFAULT_CATALOGUE, _CURE)
+        return ()
+    more = [] if split == "test" else [DEFAULT_CATALOGUE.with_name(name) for name in TRAINING_CATALOGUES]
+    return tuple(_opened(path) for path in (DEFAULT_CATALOGUE, *more) if path.exists())
 
 
 def furniture_source(library: str | Path | FurnitureLibrary = "auto", split: str = "train") -> FurnitureSource:
     """The furniture of a split.
 
     Args:
-        library: "auto" (the installed catalogue if there is one, and procedural), "procedural", "sweethome3d" (the
-            installed catalogue or an error), the path of a catalogue file, or an opened library.
+        library: "auto" (the installed catalogues if there are any, and procedural), "procedural", "sweethome3d" (the
+            installed catalogues or an error), the path of one catalogue file, or an opened library.
         split: "train", "validation" or "test".
 
     Raises:
         DataError: the catalogue asked for is not there; the message names the cure.
     """
     if isinstance(library, FurnitureLibrary):
-        return FurnitureSource(split, library)
+        return FurnitureSource(split, [library])
     if library == "procedural":
-        return FurnitureSource(split, None)
-    if library == "auto":
-        return FurnitureSource(split, _installed())
-    return FurnitureSource(split, _opened(DEFAULT_CATALOGUE if library == "sweethome3d" else Path(library)))
+        return FurnitureSource(split)
+    if library == "auto" or (library == "sweethome3d" and DEFAULT_CATALOGUE.exists()):
+        return FurnitureSource(split, _installed(split))
+    return FurnitureSource(split, [_opened(DEFAULT_CATALOGUE if library == "sweethome3d" else Path(library))])
