@@ -3,14 +3,16 @@
 import io
 import zipfile
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from instseg_ros.datasets import furniture
 from instseg_ros.datasets.furniture import FurnitureLibrary, furniture_source
-from instseg_ros.datasets.furniture_catalogue import KIND_CLASS, MODEL_KINDS
+from instseg_ros.datasets.furniture_catalogue import CATALOGUE, KIND_CLASS, MODEL_KINDS, TRAINING_CATALOGUES, model_kinds
 from instseg_ros.datasets.obj_reader import read_obj
 from instseg_ros.datasets.procedural import MAKERS, make
 from instseg_ros.errors import DataError
@@ -92,8 +94,44 @@ def test_splits_are_apart_stratified_and_the_same_every_time(catalogue: Path) ->
     assert drawn["train"] and drawn["test"] and not drawn["train"] & drawn["test"]
 
 
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder with all catalogues, as the package installs it; model names say which catalogue they are from."""
+    for name in (CATALOGUE, *TRAINING_CATALOGUES):
+        write_catalogue(tmp_path / name, sorted(model_kinds(name)))
+    monkeypatch.setattr(furniture, "DEFAULT_CATALOGUE", tmp_path / CATALOGUE)
+    furniture._installed.cache_clear()
+    yield tmp_path
+    furniture._installed.cache_clear()
+
+
+@pytest.mark.parametrize("library", ["auto", "sweethome3d"])
+def test_more_catalogues_furnish_training_and_validation_but_never_test_rooms(installed: Path, library: str) -> None:
+    own = {name: set(FurnitureLibrary(installed / name).kind_of) for name in (CATALOGUE, *TRAINING_CATALOGUES)}
+    foreign = set().union(*(models for name, models in own.items() if name != CATALOGUE)) - own[CATALOGUE]
+    kinds = ("dining_chair", "armchair", "sofa", "small_plant")
+    drawn: dict[str, set[str]] = {}
+    for split in ("train", "validation", "test"):
+        source, rng = furniture_source(library, split), np.random.default_rng(0)
+        drawn[split] = {source.draw(kind, rng).name for kind in kinds for _ in range(150)}
+    assert drawn["train"] & foreign and drawn["validation"] & foreign and not drawn["test"] & foreign
+    assert not drawn["train"] & drawn["validation"] & foreign
+    alone, rng, other = furniture_source(str(installed / CATALOGUE), "test"), np.random.default_rng(3), np.random.default_rng(3)
+    both = furniture_source(library, "test")
+    assert [alone.draw("sofa", rng).name for _ in range(20)] == [both.draw("sofa", other).name for _ in range(20)]
+
+
+@pytest.mark.parametrize("name", sorted(TRAINING_CATALOGUES))
+def test_a_training_catalogue_has_no_test_models_and_names_each_model_once(installed: Path, name: str) -> None:
+    library = FurnitureLibrary(installed / name)
+    listed = [model for models in TRAINING_CATALOGUES[name].values() for model in models.split()]
+    assert len(listed) == len(set(listed)) == len(library.kind_of)
+    assert set(library.split_of.values()) <= {"train", "validation"}
+
+
 def test_every_kind_has_a_class_and_a_procedural_stand_in() -> None:
     assert set(MODEL_KINDS.values()) <= set(KIND_CLASS) and set(KIND_CLASS) <= set(MAKERS)
+    assert all(set(kinds) <= set(KIND_CLASS) for kinds in TRAINING_CATALOGUES.values())
     assert set(KIND_CLASS.values()) <= set(CLASS_NAMES) | {""}
 
 
