@@ -120,7 +120,10 @@ class GroupingConfig:
 class TrackingConfig:
     """How segments keep their ids."""
 
-    min_overlap: float = setting(0.2, "smallest voxel IoU with which a segment takes over an old id", ge=0.0, le=1.0)
+    min_overlap: float = setting(
+        0.2, "smallest voxel IoU with which a segment takes over an old id; one that nobody claims may also revive an id that would be lost",
+        ge=0.0, le=1.0,
+    )
     min_contained: float = setting(
         0.4, "or smallest share of shared voxels in the smaller of the two, so that an object keeps its id while it grows", ge=0.0, le=1.0
     )
