@@ -57,8 +57,21 @@ def paint(rng: np.random.Generator) -> np.ndarray:
     return _hsv(rng, (0.05, 0.45), (0.55, 0.97))
 
 
-def style(rng: np.random.Generator, known: Sequence[str], held_out: Sequence[str], testing: bool) -> str:
-    """One of the styles; those held out are seen in test rooms alone (there in about half of the draws)."""
-    if testing and held_out and rng.uniform() < 0.5:
-        return held_out[int(rng.integers(len(held_out)))]
-    return known[int(rng.integers(len(known)))]
+def style(
+    rng: np.random.Generator, known: Sequence[str], test: Sequence[str], split: str, other: Sequence[str] = (),
+) -> str:
+    """One of the styles a piece of furniture comes in.
+
+    Args:
+        rng: draws.
+        known: styles of all splits.
+        test: styles of the test split alone; about half of its draws.
+        split: "train", "validation" or "test".
+        other: styles of the other splits: the last one of validation alone, where it is about half of the draws, the
+            others of training alone.
+    """
+    own = test if split == "test" else other[-1:] if split == "validation" else ()
+    if own and rng.uniform() < 0.5:
+        return own[int(rng.integers(len(own)))]
+    styles = (*known, *other[:-1]) if split == "train" else known
+    return styles[int(rng.integers(len(styles)))]

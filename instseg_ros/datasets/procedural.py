@@ -1,7 +1,7 @@
 """Furniture made by our own code, every proportion and colour drawn by a seed.
 
-The styles a maker holds out (certain legs, bases, arms) are drawn for the test split alone, so that test rooms show
-shapes, and not only sizes and colours, that were never trained on.
+Some styles (certain legs, bases, arms) are drawn for one split alone, so that test and validation rooms show shapes, and
+not only sizes and colours, that were never trained on (`palette.style`).
 """
 
 __all__ = ["MAKERS", "make"]
@@ -14,12 +14,12 @@ from instseg_ros.datasets import procedural_objects, procedural_seats, procedura
 from instseg_ros.datasets.shapes import FurnitureModel
 from instseg_ros.errors import DataError
 
-Maker = Callable[[np.random.Generator, bool], FurnitureModel]
+Maker = Callable[[np.random.Generator, str], FurnitureModel]
 
 MAKERS: dict[str, Maker] = {
     **procedural_seats.MAKERS, **procedural_tables.MAKERS, **procedural_storage.MAKERS, **procedural_objects.MAKERS,
 }
-"""Kind of furniture -> its maker (rng, testing)."""
+"""Kind of furniture -> its maker (rng, split)."""
 
 
 def make(kind: str, rng: np.random.Generator, split: str = "train") -> FurnitureModel:
@@ -30,4 +30,4 @@ def make(kind: str, rng: np.random.Generator, split: str = "train") -> Furniture
     """
     if kind not in MAKERS:
         raise DataError(f"no furniture of kind {kind!r}; there is {', '.join(sorted(MAKERS))}")
-    return MAKERS[kind](rng, split == "test")
+    return MAKERS[kind](rng, split)

@@ -10,7 +10,7 @@ from instseg_ros.datasets.shapes import FurnitureModel, ShapeBuilder, rotation
 Rng = np.random.Generator
 
 
-def curtain(rng: Rng, testing: bool) -> FurnitureModel:
+def curtain(rng: Rng, split: str) -> FurnitureModel:
     """A wavy sheet; hung so that it ends near the ceiling."""
     b = ShapeBuilder()
     w, h = rng.uniform(0.5, 1.8), rng.uniform(1.5, 2.35)
@@ -21,12 +21,24 @@ def curtain(rng: Rng, testing: bool) -> FurnitureModel:
     return b.finish("curtain", "curtain", "curtain")
 
 
-def floor_lamp(rng: Rng, testing: bool) -> FurnitureModel:
+def floor_lamp(rng: Rng, split: str) -> FurnitureModel:
     """A pole with a shade, or an arc."""
     b = ShapeBuilder()
     frame, shade, h = metal(rng), fabric(rng) * 0.4 + 140, rng.uniform(1.3, 1.8)
     b.rod((0, 0, 0), (0, 0, 0.03), rng.uniform(0.11, 0.17), frame, sides=14)
-    look = style(rng, ("pole", "pole"), ("tripod",), testing)
+    look = style(rng, ("pole", "pole"), ("tripod",), split, ("arc", "column"))
+    if look == "column":
+        wide = rng.uniform(0.09, 0.16)
+        b.slab((-wide, -wide, 0), (wide, wide, h), shade)
+        return b.finish("column lamp", "floor_lamp", "otherfurniture")
+    if look == "arc":
+        reach = rng.uniform(0.4, 0.9)
+        bend = [(0.0, reach * (1 - np.cos(a)), h * np.sin(a)) for a in np.linspace(0, 1.9, 9)]
+        for low, high in zip(bend[:-1], bend[1:], strict=True):
+            b.rod(low, high, 0.016, frame, sides=6)
+        x, y, z = bend[-1]
+        b.rod((x, y, z - 0.2), (x, y, z), rng.uniform(0.12, 0.2), shade, 0.06, 16)
+        return b.finish("arc lamp", "floor_lamp", "otherfurniture")
     if look == "tripod":
         for k in range(3):
             a = 2 * np.pi * k / 3
@@ -37,7 +49,7 @@ def floor_lamp(rng: Rng, testing: bool) -> FurnitureModel:
     return b.finish(f"{look} lamp", "floor_lamp", "otherfurniture")
 
 
-def table_lamp(rng: Rng, testing: bool) -> FurnitureModel:
+def table_lamp(rng: Rng, split: str) -> FurnitureModel:
     """A foot and a shade, 30 to 60 cm high."""
     b = ShapeBuilder()
     h, foot = rng.uniform(0.3, 0.6), metal(rng)
@@ -48,7 +60,7 @@ def table_lamp(rng: Rng, testing: bool) -> FurnitureModel:
     return b.finish("table lamp", "table_lamp", "otherfurniture")
 
 
-def bin_(rng: Rng, testing: bool) -> FurnitureModel:
+def bin_(rng: Rng, split: str) -> FurnitureModel:
     """A round or square waste bin."""
     b = ShapeBuilder()
     h, r, color = rng.uniform(0.26, 0.65), rng.uniform(0.11, 0.19), plastic(rng)
@@ -72,13 +84,22 @@ def _leaves(b: ShapeBuilder, rng: Rng, low: float, high: float, spread: float, c
         b.sheet(np.stack([along - half, along + half], axis=1), green)
 
 
-def plant(rng: Rng, testing: bool) -> FurnitureModel:
+def plant(rng: Rng, split: str) -> FurnitureModel:
     """A potted plant on the floor: fan of leaves or a little tree."""
     b = ShapeBuilder()
     h, pot = rng.uniform(0.5, 1.6), rng.uniform(0.12, 0.22)
     b.rod((0, 0, 0), (0, 0, pot * 1.6), pot * 0.75, plastic(rng), pot, 14)
-    look = style(rng, ("fan", "fan"), ("tree",), testing)
-    if look == "tree":
+    look = style(rng, ("fan", "fan"), ("tree",), split, ("bush", "succulent"))
+    if look == "succulent":
+        for k in range(rng.integers(2, 6)):
+            a, tall = rng.uniform(0, 2 * np.pi), h * rng.uniform(0.4, 1.0)
+            spot = np.array([np.cos(a), np.sin(a), 0]) * pot * 0.5 * (k > 0)
+            b.cushion(spot + [0, 0, pot * 1.5 + tall / 2], (0.11, 0.11, tall), (60, rng.uniform(90, 140), 60), 0.8, steps=8)
+    elif look == "bush":
+        for _ in range(9):
+            b.cushion(rng.normal(0, 0.08, 3) + [0, 0, pot * 1.6 + 0.2], rng.uniform(0.15, 0.4, 3),
+                (rng.uniform(40, 90), rng.uniform(90, 150), 50), 1.0, steps=8)
+    elif look == "tree":
         b.rod((0, 0, pot), (0, 0, h * 0.7), 0.02, (95, 70, 45), sides=6)
         for _ in range(7):
             b.cushion(rng.normal(0, 0.1, 3) + [0, 0, h * 0.8], rng.uniform(0.15, 0.35, 3),
@@ -88,7 +109,7 @@ def plant(rng: Rng, testing: bool) -> FurnitureModel:
     return b.finish(f"{look} plant", "plant", "otherfurniture")
 
 
-def small_plant(rng: Rng, testing: bool) -> FurnitureModel:
+def small_plant(rng: Rng, split: str) -> FurnitureModel:
     """A potted plant for tables and sills."""
     b = ShapeBuilder()
     h, pot = rng.uniform(0.2, 0.45), rng.uniform(0.06, 0.1)
@@ -109,17 +130,17 @@ def _screen(rng: Rng, w: float, kind: str) -> FurnitureModel:
     return b.finish(kind, kind, "otherfurniture")
 
 
-def monitor(rng: Rng, testing: bool) -> FurnitureModel:
+def monitor(rng: Rng, split: str) -> FurnitureModel:
     """A computer screen on its foot."""
     return _screen(rng, rng.uniform(0.42, 0.72), "monitor")
 
 
-def tv(rng: Rng, testing: bool) -> FurnitureModel:
+def tv(rng: Rng, split: str) -> FurnitureModel:
     """A television on its foot."""
     return _screen(rng, rng.uniform(0.7, 1.4), "tv")
 
 
-def box(rng: Rng, testing: bool) -> FurnitureModel:
+def box(rng: Rng, split: str) -> FurnitureModel:
     """A cardboard box or crate."""
     b = ShapeBuilder()
     size = rng.uniform((0.25, 0.22, 0.16), (0.6, 0.5, 0.5))
@@ -129,7 +150,7 @@ def box(rng: Rng, testing: bool) -> FurnitureModel:
     return b.finish("box", "box", "otherfurniture", size[2])
 
 
-def fan(rng: Rng, testing: bool) -> FurnitureModel:
+def fan(rng: Rng, split: str) -> FurnitureModel:
     """A fan on a pole."""
     b = ShapeBuilder()
     h, color, r = rng.uniform(0.7, 1.25), plastic(rng), rng.uniform(0.16, 0.24)
@@ -139,7 +160,7 @@ def fan(rng: Rng, testing: bool) -> FurnitureModel:
     return b.finish("fan", "fan", "otherfurniture")
 
 
-def speaker(rng: Rng, testing: bool) -> FurnitureModel:
+def speaker(rng: Rng, split: str) -> FurnitureModel:
     """A loudspeaker on the floor."""
     b = ShapeBuilder()
     w, d, h, color = rng.uniform(0.18, 0.3), rng.uniform(0.2, 0.35), rng.uniform(0.5, 1.05), wood(rng) * 0.6
@@ -149,7 +170,7 @@ def speaker(rng: Rng, testing: bool) -> FurnitureModel:
     return b.finish("speaker", "speaker", "otherfurniture")
 
 
-def radiator(rng: Rng, testing: bool) -> FurnitureModel:
+def radiator(rng: Rng, split: str) -> FurnitureModel:
     """A ribbed heater at the wall."""
     b = ShapeBuilder()
     w, h, color = rng.uniform(0.5, 1.5), rng.uniform(0.5, 0.75), np.full(3, rng.uniform(215, 250))
@@ -161,7 +182,7 @@ def radiator(rng: Rng, testing: bool) -> FurnitureModel:
     return b.finish("radiator", "radiator", "otherfurniture")
 
 
-def oven(rng: Rng, testing: bool) -> FurnitureModel:
+def oven(rng: Rng, split: str) -> FurnitureModel:
     """A free-standing oven or a washing machine."""
     b = ShapeBuilder()
     w, d, h, color = rng.uniform(0.5, 0.65), rng.uniform(0.5, 0.62), rng.uniform(0.8, 0.92), metal(rng)
@@ -176,7 +197,7 @@ def oven(rng: Rng, testing: bool) -> FurnitureModel:
     return b.finish("oven", "oven", "otherfurniture", h)
 
 
-def clutter(rng: Rng, testing: bool) -> FurnitureModel:
+def clutter(rng: Rng, split: str) -> FurnitureModel:
     """Small things on tables and shelves, without a class of the benchmark."""
     b = ShapeBuilder()
     look = CLUTTER[rng.integers(len(CLUTTER))]
@@ -217,4 +238,4 @@ MAKERS = {
     "monitor": monitor, "tv": tv, "box": box, "fan": fan, "speaker": speaker, "radiator": radiator, "oven": oven,
     "clutter": clutter,
 }
-"""Kind of furniture -> its maker (rng, testing)."""
+"""Kind of furniture -> its maker (rng, split)."""

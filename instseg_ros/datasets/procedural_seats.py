@@ -11,8 +11,20 @@ Rng = np.random.Generator
 
 
 def four_legs(b: ShapeBuilder, w: float, d: float, top: float, thick: float, color: np.ndarray, look: str) -> None:
-    """Legs under a w x d board: straight (square), round, tapered, splayed or sled (runners on the floor)."""
+    """Legs under a w x d board: straight (square), round, tapered, turned, crossed, splayed or sled (runners on the floor)."""
     x, y = w / 2 - thick / 2, d / 2 - thick / 2
+    if look == "crossed":
+        for s in (-1, 1):
+            for t in (-1, 1):
+                b.rod((s * x, t * y, 0), (s * x, -t * y, top), thick / 2, color, sides=6)
+        b.rod((-x, 0, top / 2), (x, 0, top / 2), thick / 3, color, sides=6)
+        return
+    if look == "turned":
+        for s in (-1, 1):
+            for t in (-1, 1):
+                for low, high, wide in ((0.0, 0.15, 0.35), (0.15, 0.55, 0.6), (0.55, 0.65, 0.3), (0.65, 1.0, 0.55)):
+                    b.rod((s * x, t * y, low * top), (s * x, t * y, high * top), thick * wide, color, sides=8)
+        return
     if look == "sled":
         for s in (-1, 1):
             b.slab((s * x - thick / 2, -y, 0), (s * x + thick / 2, y, thick), color)
@@ -50,13 +62,20 @@ def _seat(b: ShapeBuilder, rng: Rng, w: float, d: float, z: float, thick: float,
 
 def _back(b: ShapeBuilder, rng: Rng, w: float, d: float, low: float, high: float, color: np.ndarray, frame: np.ndarray,
         look: str) -> None:
-    """A back rest leaning a little backwards: solid, slats, ladder or spokes."""
+    """A back rest leaning a little backwards: solid, slats, ladder, cross, open, shell or spokes."""
     lean, thick = rng.uniform(0.0, 0.08), rng.uniform(0.02, 0.06)
     y0, y1 = -d / 2 + 0.02, -d / 2 + 0.02 - lean
 
     def at(t: float) -> tuple[float, float]:
         return y0 + (y1 - y0) * t, low + (high - low) * t
 
+    if look == "shell":  # bent around the seat
+        round_, reach = w / 2, rng.uniform(0.9, 1.6)
+        for a in np.linspace(-reach, reach, 7):
+            drop = (high - low) * 0.4 * (a / reach) ** 2
+            b.cushion((round_ * np.sin(a), y0 + round_ * (1 - np.cos(a)), (low + high - drop) / 2),
+                (0.36 * w * reach, thick, high - drop - low), color, 0.25, rotation(float(a)))
+        return
     if look == "solid":
         (ya, za), (yb, zb) = at(rng.uniform(0.0, 0.35)), at(1.0)
         tilt = rotation(roll=float(np.arctan2(ya - yb, zb - za)))
@@ -74,6 +93,13 @@ def _back(b: ShapeBuilder, rng: Rng, w: float, d: float, low: float, high: float
         return
     y, z = at(0.94)
     b.box((0, y, z), (w, 0.028, rng.uniform(0.05, 0.1)), color)
+    if look in ("cross", "open"):
+        if look == "cross":
+            for s in (-1, 1):
+                b.rod((s * w * 0.45, y0, low + 0.03), (-s * w * 0.45, y, z), 0.014, color, sides=6)
+        else:
+            b.box((0, (y0 + y) / 2, low + 0.35 * (z - low)), (w, 0.024, 0.06), color)
+        return
     for x in np.linspace(-0.38, 0.38, rng.integers(3, 7)) * w:
         if look == "slats":
             b.box((x, (y0 + y) / 2, (low + z) / 2), (0.035, 0.015, z - low), color,
@@ -82,14 +108,15 @@ def _back(b: ShapeBuilder, rng: Rng, w: float, d: float, low: float, high: float
             b.rod((x, y0, low), (x, y, z), 0.009, color, sides=6)
 
 
-def dining_chair(rng: Rng, testing: bool) -> FurnitureModel:
+def dining_chair(rng: Rng, split: str) -> FurnitureModel:
     """Legs, seat and back; about a quarter with arm rests."""
     b = ShapeBuilder()
     w, d, seat = rng.uniform(0.38, 0.54), rng.uniform(0.38, 0.52), rng.uniform(0.41, 0.49)
     high, legs = rng.uniform(0.74, 1.08), wood(rng) if rng.uniform() < 0.7 else metal(rng)
     cover = legs if rng.uniform() < 0.4 else fabric(rng)
-    look = style(rng, ("straight", "round", "tapered", "cantilever"), ("splayed", "sled"), testing)
-    back = style(rng, ("solid", "solid", "slats", "ladder"), ("spokes",), testing)
+    look = style(rng, ("straight", "round", "tapered", "cantilever"), ("splayed", "sled"), split,
+        ("crossed", "turned", "foot", "cheeks"))
+    back = style(rng, ("solid", "solid", "slats", "ladder"), ("spokes",), split, ("cross", "open", "shell"))
     thick = rng.uniform(0.025, 0.075)
     if look == "cantilever":
         x, y, r = w / 2 - 0.02, d / 2 - 0.03, 0.013
@@ -97,6 +124,12 @@ def dining_chair(rng: Rng, testing: bool) -> FurnitureModel:
             b.rod((s * x, -y, r), (s * x, y, r), r, legs, sides=6)
             b.rod((s * x, y, r), (s * x, y, seat - thick / 2), r, legs, sides=6)
         b.rod((-x, -y, r), (x, -y, r), r, legs, sides=6)
+    elif look == "foot":
+        b.rod((0, 0, 0), (0, 0, 0.025), w * rng.uniform(0.45, 0.55), legs, sides=16)
+        b.rod((0, 0, 0.02), (0, 0, seat - thick / 2), rng.uniform(0.03, 0.06), legs, rng.uniform(0.03, 0.12))
+    elif look == "cheeks":
+        for s in (-1, 1):
+            b.slab((s * w / 2 - 0.015, -d * 0.45, 0), (s * w / 2 + 0.015, d * 0.45, seat - thick / 2), legs)
     else:
         four_legs(b, w * 0.95, d * 0.95, seat - thick / 2, rng.uniform(0.026, 0.05), legs, look)
     _seat(b, rng, w, d, seat, thick, cover)
@@ -109,7 +142,7 @@ def dining_chair(rng: Rng, testing: bool) -> FurnitureModel:
     return b.finish(f"{look} chair, {back} back", "dining_chair", "chair", seat)
 
 
-def office_chair(rng: Rng, testing: bool) -> FurnitureModel:
+def office_chair(rng: Rng, split: str) -> FurnitureModel:
     """A swivel chair on a star base, with or without arms and head rest."""
     b = ShapeBuilder()
     w, d, seat = rng.uniform(0.44, 0.56), rng.uniform(0.44, 0.52), rng.uniform(0.42, 0.54)
@@ -122,7 +155,7 @@ def office_chair(rng: Rng, testing: bool) -> FurnitureModel:
     b.cushion((0, -d / 2, (seat + gap + high) / 2), (w * rng.uniform(0.8, 1.0), rng.uniform(0.05, 0.1), high - seat - gap),
         cover, 0.35,
               rotation(roll=rng.uniform(0.02, 0.2)))
-    if style(rng, ("arms", "plain"), ("loops",), testing) != "plain":
+    if style(rng, ("arms", "plain"), ("loops",), split) != "plain":
         for s in (-1, 1):
             b.rod((s * w * 0.45, 0, seat - 0.05), (s * (w / 2 + 0.04), 0, seat + 0.2), 0.018, frame, sides=6)
             b.cushion((s * (w / 2 + 0.04), 0.02, seat + 0.21), (0.07, rng.uniform(0.2, 0.3), 0.035), (35, 35, 35), 0.4)
@@ -131,13 +164,16 @@ def office_chair(rng: Rng, testing: bool) -> FurnitureModel:
     return b.finish("office chair", "office_chair", "chair", seat)
 
 
-def stool(rng: Rng, testing: bool) -> FurnitureModel:
+def stool(rng: Rng, split: str) -> FurnitureModel:
     """A low or bar-high seat without a back."""
     b = ShapeBuilder()
     seat = rng.uniform(0.4, 0.5) if rng.uniform() < 0.6 else rng.uniform(0.6, 0.78)
     w, color, cover = rng.uniform(0.3, 0.42), wood(rng), fabric(rng)
-    look = style(rng, ("straight", "tapered", "pedestal", "pouf"), ("splayed",), testing)
-    if look == "pouf" and seat < 0.52:
+    look = style(rng, ("straight", "tapered", "pedestal", "pouf"), ("splayed",), split, ("crossed", "turned", "drum"))
+    if look == "drum":
+        for low, high, wide in ((0.0, 0.3, 0.5), (0.3, 0.7, 0.36), (0.7, 1.0, 0.5)):
+            b.rod((0, 0, low * seat), (0, 0, high * seat), wide * w, cover if low else color, sides=16)
+    elif look == "pouf" and seat < 0.52:
         b.cushion((0, 0, seat / 2), (w + 0.1, w + 0.1, seat), cover, rng.uniform(0.3, 0.6))
     elif look in ("pedestal", "pouf"):
         b.rod((0, 0, 0), (0, 0, 0.03), w * 0.55, metal(rng), sides=16)
@@ -152,14 +188,14 @@ def stool(rng: Rng, testing: bool) -> FurnitureModel:
     return b.finish(f"{look} stool", "stool", "chair", seat)
 
 
-def _upholstered(rng: Rng, testing: bool, w: float, d: float, seats: int) -> tuple[ShapeBuilder, float, str]:
+def _upholstered(rng: Rng, split: str, w: float, d: float, seats: int) -> tuple[ShapeBuilder, float, str]:
     """The common body of armchair and sofa: base, arms, back, seat and back cushions."""
     b = ShapeBuilder()
     cover = fabric(rng)
     accent = cover * rng.uniform(0.85, 1.1)
     seat, high = rng.uniform(0.38, 0.47), rng.uniform(0.7, 0.98)
     arm_w, back_d = rng.uniform(0.09, 0.24), rng.uniform(0.14, 0.26)
-    look = style(rng, ("block", "round", "none"), ("slim",), testing)
+    look = style(rng, ("block", "round", "none"), ("slim",), split, ("sloped", "wing", "cheeks"))
     if look == "none":
         arm_w = 0.0
     if look == "slim":
@@ -189,8 +225,16 @@ def _upholstered(rng: Rng, testing: bool, w: float, d: float, seats: int) -> tup
         if look == "round":
             b.slab((x - arm_w / 2, -d / 2, foot), (x + arm_w / 2, d / 2, arm_h - arm_w / 2), cover)
             b.rod((x, -d / 2, arm_h - arm_w / 2), (x, d / 2, arm_h - arm_w / 2), arm_w / 2 * 1.1, cover, sides=12)
+        elif look == "sloped":
+            tall = seat + rng.uniform(0.0, 0.06)
+            b.slab((x - arm_w / 2, -d / 2, foot), (x + arm_w / 2, d / 2, tall), cover)
+            b.cushion((x, -0.05 * d, tall), (arm_w, d * 0.95, 0.16), cover, 0.3, rotation(roll=-0.25))
+        elif look == "cheeks":
+            b.slab((x - arm_w / 2, -d / 2, 0), (x + arm_w / 2, d / 2, min(high, arm_h + 0.1)), accent * 0.9)
         elif look != "none":
             b.cushion((x, 0, (foot + arm_h) / 2), (arm_w, d, arm_h - foot), cover, 0.15)
+            if look == "wing":
+                b.cushion((x, -d * 0.3, (arm_h + high) / 2), (max(arm_w * 0.6, 0.07), d * 0.38, high - arm_h + 0.1), cover, 0.35)
     for _ in range(rng.integers(0, 1 + seats)):
         x = rng.uniform(-0.4, 0.4) * (w - 2 * arm_w)
         b.cushion((x, -d / 2 + back_d + 0.18, seat + 0.18), (0.4, 0.14, 0.4), fabric(rng), 0.6,
@@ -198,17 +242,17 @@ def _upholstered(rng: Rng, testing: bool, w: float, d: float, seats: int) -> tup
     return b, seat, look
 
 
-def armchair(rng: Rng, testing: bool) -> FurnitureModel:
+def armchair(rng: Rng, split: str) -> FurnitureModel:
     """An upholstered seat for one: ScanNet calls it a chair."""
-    b, seat, look = _upholstered(rng, testing, rng.uniform(0.62, 0.98), rng.uniform(0.65, 0.92), 1)
+    b, seat, look = _upholstered(rng, split, rng.uniform(0.62, 0.98), rng.uniform(0.65, 0.92), 1)
     return b.finish(f"{look}-armed armchair", "armchair", "chair", seat)
 
 
-def sofa(rng: Rng, testing: bool) -> FurnitureModel:
+def sofa(rng: Rng, split: str) -> FurnitureModel:
     """Two or three seats, sometimes with a chaise that makes it an L."""
     seats = int(rng.integers(2, 4))
     w, d = seats * rng.uniform(0.55, 0.75) + 0.35, rng.uniform(0.78, 1.0)
-    b, seat, look = _upholstered(rng, testing, w, d, seats)
+    b, seat, look = _upholstered(rng, split, w, d, seats)
     if seats == 3 and rng.uniform() < 0.4:
         s, long = (-1, 1)[rng.integers(2)], rng.uniform(0.55, 0.8)
         b.cushion((s * (w / 2 - 0.42), d / 2 + long / 2 - 0.05, seat / 2), (0.84, long + 0.1, seat), b.first_color(), 0.2)
@@ -216,15 +260,28 @@ def sofa(rng: Rng, testing: bool) -> FurnitureModel:
     return b.finish(f"{look} sofa", "sofa", "sofa", seat)
 
 
-def bed(rng: Rng, testing: bool) -> FurnitureModel:
+def bed(rng: Rng, split: str) -> FurnitureModel:
     """Frame, mattress, pillows and a bumpy duvet; the head end is -y."""
     b = ShapeBuilder()
     double = rng.uniform() < 0.6
     w, length = (rng.uniform(1.35, 1.9) if double else rng.uniform(0.85, 1.15)), rng.uniform(1.92, 2.12)
     frame, sheet, duvet = wood(rng), fabric(rng) * 0.3 + 170, fabric(rng)
     base, top = rng.uniform(0.18, 0.34), rng.uniform(0.42, 0.6)
-    look = style(rng, ("legs", "box"), ("posts",), testing)
-    if look == "box":
+    look = style(rng, ("legs", "box"), ("posts",), split, ("platform", "sleigh", "three-sided"))
+    if look == "platform":
+        b.slab((-w * 0.42, -length * 0.42, 0), (w * 0.42, length * 0.42, base - 0.08), frame * 0.7)
+        b.slab((-w / 2 - 0.12, -length / 2, base - 0.08), (w / 2 + 0.12, length / 2 + 0.12, base), frame)
+    elif look == "three-sided":
+        b.slab((-w / 2, -length / 2, 0.08), (w / 2, length / 2, base), frame)
+        side, tall = (-1, 1)[rng.integers(2)], rng.uniform(0.65, 0.95)
+        b.slab((side * w / 2 - 0.02, -length / 2, 0), (side * w / 2 + 0.02, length / 2, tall), frame)
+        b.slab((-w / 2, length / 2, 0), (w / 2, length / 2 + 0.04, tall), frame)
+    elif look == "sleigh":
+        b.slab((-w / 2, -length / 2, 0.12), (w / 2, length / 2, base), frame)
+        for t, tall in ((-1, rng.uniform(0.85, 1.15)), (1, rng.uniform(0.5, 0.75))):
+            b.cushion((0, t * (length / 2 + 0.06), tall / 2), (w + 0.06, 0.08, tall), frame, 0.15, rotation(roll=-t * 0.12))
+            b.rod((-w / 2, t * (length / 2 + 0.1), tall), (w / 2, t * (length / 2 + 0.1), tall), 0.06, frame)
+    elif look == "box":
         b.slab((-w / 2, -length / 2, 0.02), (w / 2, length / 2, base), frame)
     else:
         b.slab((-w / 2, -length / 2, base - 0.12), (w / 2, length / 2, base), frame)
@@ -256,4 +313,4 @@ def bed(rng: Rng, testing: bool) -> FurnitureModel:
 
 MAKERS = {"dining_chair": dining_chair, "office_chair": office_chair, "stool": stool, "armchair": armchair, "sofa": sofa,
     "bed": bed}
-"""Kind of furniture -> its maker (rng, testing)."""
+"""Kind of furniture -> its maker (rng, split)."""

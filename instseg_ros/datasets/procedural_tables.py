@@ -16,7 +16,7 @@ def _round(radius_x: float, radius_y: float, sides: int = 24) -> np.ndarray:
     return np.column_stack([radius_x * np.cos(a), radius_y * np.sin(a)])
 
 
-def _table(rng: Rng, testing: bool, w: float, d: float, high: float, kind: str, round_top: bool) -> FurnitureModel:
+def _table(rng: Rng, split: str, w: float, d: float, high: float, kind: str, round_top: bool) -> FurnitureModel:
     """A board on legs, a pedestal, trestles or side panels."""
     b = ShapeBuilder()
     top = wood(rng)
@@ -28,7 +28,7 @@ def _table(rng: Rng, testing: bool, w: float, d: float, high: float, kind: str, 
         b.slab((-w / 2, -d / 2, high - thick), (w / 2, d / 2, high), top)
     known = ("straight", "tapered", "round", "pedestal") if round_top else ("straight", "tapered", "round", "panels",
         "pedestal")
-    look = style(rng, known, ("splayed", "sled", "trestle"), testing)
+    look = style(rng, known, ("splayed", "sled", "trestle"), split, ("crossed", "turned", "block", "columns", "inset"))
     inner_w, inner_d = (w * 0.68, d * 0.68) if round_top else (w - rng.uniform(0.02, 0.15), d - rng.uniform(0.02, 0.12))
     under = high - thick
     if look == "pedestal":
@@ -37,6 +37,17 @@ def _table(rng: Rng, testing: bool, w: float, d: float, high: float, kind: str, 
         b.rod((0, 0, 0.03), (0, 0, under), rng.uniform(0.035, 0.08), legs)
         if w > 1.3 * d:
             b.slab((-w * 0.35, -0.05, under - 0.06), (w * 0.35, 0.05, under), legs)
+    elif look == "block":
+        share = rng.uniform(0.45, 0.9)
+        b.slab((-inner_w * share / 2, -inner_d * share / 2, 0), (inner_w * share / 2, inner_d * share / 2, under), legs)
+    elif look == "columns":
+        for s in (-1, 1):
+            x = s * inner_w * 0.3
+            b.slab((x - 0.05, -inner_d * 0.4, 0), (x + 0.05, inner_d * 0.4, 0.05), legs)
+            b.slab((x - 0.04, -0.09, 0.04), (x + 0.04, 0.09, under), legs)
+    elif look == "inset":
+        four_legs(b, inner_w * 0.6, inner_d * 0.6, under, rng.uniform(0.05, 0.1), legs, "straight")
+        b.slab((-inner_w * 0.32, -inner_d * 0.32, under - 0.12), (inner_w * 0.32, inner_d * 0.32, under), legs)
     elif look == "panels":
         for s in (-1, 1):
             b.slab((s * inner_w / 2 - 0.02, -inner_d / 2, 0), (s * inner_w / 2 + 0.02, inner_d / 2, under), legs)
@@ -56,31 +67,31 @@ def _table(rng: Rng, testing: bool, w: float, d: float, high: float, kind: str, 
     return b.finish(f"{look} {kind.replace('_', ' ')}", kind, "table", high)
 
 
-def dining_table(rng: Rng, testing: bool) -> FurnitureModel:
+def dining_table(rng: Rng, split: str) -> FurnitureModel:
     """A rectangular or oval table for four to eight."""
     w, d, high = rng.uniform(1.0, 2.1), rng.uniform(0.7, 1.05), rng.uniform(0.7, 0.79)
-    return _table(rng, testing, w, d, high, "dining_table", rng.uniform() < 0.12)
+    return _table(rng, split, w, d, high, "dining_table", rng.uniform() < 0.12)
 
 
-def round_table(rng: Rng, testing: bool) -> FurnitureModel:
+def round_table(rng: Rng, split: str) -> FurnitureModel:
     """A round table for two to five."""
     w = rng.uniform(0.7, 1.35)
-    return _table(rng, testing, w, w, rng.uniform(0.7, 0.78), "round_table", True)
+    return _table(rng, split, w, w, rng.uniform(0.7, 0.78), "round_table", True)
 
 
-def coffee_table(rng: Rng, testing: bool) -> FurnitureModel:
+def coffee_table(rng: Rng, split: str) -> FurnitureModel:
     """A low table before a sofa."""
     w, d, high = rng.uniform(0.6, 1.3), rng.uniform(0.45, 0.75), rng.uniform(0.3, 0.5)
-    return _table(rng, testing, w, d, high, "coffee_table", rng.uniform() < 0.3)
+    return _table(rng, split, w, d, high, "coffee_table", rng.uniform() < 0.3)
 
 
-def side_table(rng: Rng, testing: bool) -> FurnitureModel:
+def side_table(rng: Rng, split: str) -> FurnitureModel:
     """A small table beside a seat."""
     w, high = rng.uniform(0.35, 0.6), rng.uniform(0.42, 0.65)
-    return _table(rng, testing, w, w * rng.uniform(0.8, 1.0), high, "side_table", rng.uniform() < 0.5)
+    return _table(rng, split, w, w * rng.uniform(0.8, 1.0), high, "side_table", rng.uniform() < 0.5)
 
 
-def desk(rng: Rng, testing: bool) -> FurnitureModel:
+def desk(rng: Rng, split: str) -> FurnitureModel:
     """A writing desk: side panels, drawers on one or both sides, a modesty panel, sometimes a hutch."""
     b = ShapeBuilder()
     w, d, high = rng.uniform(1.0, 1.85), rng.uniform(0.55, 0.85), rng.uniform(0.7, 0.78)
@@ -89,11 +100,22 @@ def desk(rng: Rng, testing: bool) -> FurnitureModel:
         body = top * rng.uniform(0.85, 1.05)
     handle, under = metal(rng), high - 0.03
     b.slab((-w / 2, -d / 2, under), (w / 2, d / 2, high), top)
-    look = style(rng, ("panels", "left drawers", "right drawers", "legs"), ("two drawers", "corner"), testing)
+    look = style(rng, ("panels", "left drawers", "right drawers", "legs"), ("two drawers", "corner"), split,
+        ("crossed", "turned", "shelf end"))
+    if look in ("crossed", "turned"):
+        four_legs(b, w * 0.94, d * 0.9, under, rng.uniform(0.035, 0.06), body, look)
+        b.slab((-w * 0.45, -d * 0.4, under - 0.1), (w * 0.45, d * 0.4, under), body)
     sides = {"left drawers": (-1,), "right drawers": (1,), "two drawers": (-1, 1)}.get(look, ())
     for s in (-1, 1):
         x = s * (w / 2 - 0.02)
-        if s in sides:
+        if look in ("crossed", "turned"):
+            continue
+        if look == "shelf end" and s > 0:
+            for z in (0.02, under / 2, under - 0.03):
+                b.slab((w / 2 - 0.4, -d / 2, z), (w / 2, d / 2 - 0.02, z + 0.02), body)
+            for x in (w / 2 - 0.4, w / 2 - 0.02):
+                b.slab((x, -d / 2, 0), (x + 0.02, d / 2 - 0.02, under), body)
+        elif s in sides:
             deep = rng.uniform(0.36, 0.46)
             xs = sorted((s * w / 2, s * (w / 2 - deep)))
             b.slab((xs[0], -d / 2 + 0.02, 0.03), (xs[1], d / 2 - 0.03, under), body)
@@ -107,7 +129,7 @@ def desk(rng: Rng, testing: bool) -> FurnitureModel:
                 b.rod((x, t * (d / 2 - 0.04), 0), (x, t * (d / 2 - 0.04), under), 0.025, handle, sides=6)
         else:
             b.slab((x - 0.02, -d / 2 + 0.01, 0), (x + 0.02, d / 2 - 0.02, under), body)
-    if look != "legs" or rng.uniform() < 0.3:
+    if look not in ("legs", "crossed", "turned") or rng.uniform() < 0.3:
         b.slab((-w / 2 + 0.03, -d / 2 + 0.04, rng.uniform(0.2, 0.45)), (w / 2 - 0.03, -d / 2 + 0.06, under), body)
     if look == "corner":
         s, long = (-1, 1)[rng.integers(2)], rng.uniform(0.45, 0.8)
@@ -124,4 +146,4 @@ def desk(rng: Rng, testing: bool) -> FurnitureModel:
 
 MAKERS = {"dining_table": dining_table, "round_table": round_table, "coffee_table": coffee_table, "side_table": side_table,
     "desk": desk}
-"""Kind of furniture -> its maker (rng, testing)."""
+"""Kind of furniture -> its maker (rng, split)."""
