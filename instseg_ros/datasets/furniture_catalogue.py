@@ -97,7 +97,7 @@ TRAINING_CATALOGUES = {
 }
 """File of a catalogue whose models (CC BY 3.0) furnish training and validation rooms, never test rooms -> kind -> its models.
 
-Left out are models in a style that procedural furniture keeps for test rooms: splayed legs, trestles, corner desks, ..."""
+Left out are models that plainly show a style which procedural furniture keeps for test rooms: trestles, corner desks, ..."""
 
 
 def model_kinds(file_name: str) -> dict[str, str]:
