@@ -20,7 +20,7 @@ setup: $(ROS_DONE)
 $(VENV)/.done-venv:
 	scripts/setup.sh venv
 	@touch $@
-$(VENV)/.done-package: $(VENV)/.done-venv setup.py pyproject.toml instseg_ros/sparse/kernels.cpp
+$(VENV)/.done-package: $(VENV)/.done-venv setup.py pyproject.toml scripts/constraints.txt instseg_ros/sparse/kernels.cpp
 	scripts/setup.sh package
 	@touch $@
 $(ROS_DONE): $(VENV)/.done-package scripts/ros-$(ROS_WHEELS)-wheels.txt scripts/mend_ros_wheels.py

@@ -39,6 +39,7 @@ unpack_deb() {
 }
 
 install_package() {
+    case $(ros_mode) in sourced) set -- ;; *) set -- -c "$root/scripts/constraints.txt" ;; esac
     # Before anything that depends on it, so that no resolver goes for another (CUDA) build.
     torch=${TORCH:-torch==2.13.0}
     if "$vpython" -c 'import torch' >/dev/null 2>&1; then
@@ -50,10 +51,9 @@ install_package() {
         command -v nvidia-smi >/dev/null 2>&1 \
             || say "no NVIDIA GPU seen; if the download below is several GB, stop it and set TORCH_INDEX to PyTorch's CPU wheel index (README)"
         say "installing $torch"
-        pip_install "$torch"
+        pip_install "$@" "$torch"
     fi
     pip_install 'setuptools>=64,<80' wheel
-    set --
     if [ "$(ros_mode)" = sourced ]; then
         # The messages of a sourced ROS 2 are compiled against the system's numpy; a numpy of another major version breaks them.
         major=$("$PYTHON" -c 'import numpy; print(numpy.__version__.split(".")[0])' 2>/dev/null || echo)
@@ -63,10 +63,12 @@ install_package() {
     say "installing instseg_ros with its dependencies, compiling its kernels"
     cd "$root"
     pip_install --no-build-isolation -e '.[dev]' "$@"
-    "$vpython" -c 'import open3d' >/dev/null 2>&1 || apt_install libgl1 libgomp1 libx11-6 || true
+    libraries="libgl1 libgomp1 libusb-1.0-0 libx11-6"  # that open3d links to
+    # shellcheck disable=SC2086
+    "$vpython" -c 'import open3d' >/dev/null 2>&1 || apt_install $libraries || true
     "$vpython" -c 'import open3d' >/dev/null 2>&1 \
         || fail "open3d does not import: $("$vpython" -c 'import open3d' 2>&1 | tail -n 1)
-    On Debian and Ubuntu: sudo apt-get install libgl1 libgomp1 libx11-6"
+    On Debian and Ubuntu: sudo apt-get install $libraries"
 }
 
 install_ros() {
@@ -83,7 +85,7 @@ install_ros() {
             [ "$there" = "$ROS_WHEELS" ] || fail "this checkout has ROS 2 $there; make clean first, or use a clone of its own for $ROS_WHEELS"
             echo "$ROS_WHEELS" >"$state/wheels"
             say "installing ROS 2 $ROS_WHEELS from wheels"
-            if ! pip_install -r "$pins"; then
+            if ! pip_install -r "$pins" -c "$root/scripts/constraints.txt"; then
                 say "the ROS 2 wheels could not be installed; going on without ROS 2"
                 mode=none
             elif ! python_headers; then

@@ -54,6 +54,22 @@ def test_packages_that_messages_use_are_dependencies():
     assert used == depends
 
 
+def test_what_setup_installs_is_pinned():
+    def name(requirement: str) -> str:
+        match = re.match(r"[\w.-]+", requirement)
+        assert match is not None
+        return re.sub(r"[-_.]+", "-", match[0]).lower()
+
+    setup = (ROOT / "setup.py").read_text()
+    required = re.search(r"install_requires=\[(.*?)\]", setup, re.S)
+    dev = re.search(r'"dev": \[(.*?)\]', setup)
+    assert required is not None and dev is not None
+    wanted = {name(text) for part in (required[1], dev[1]) for text in re.findall(r'"([^"]+)"', part)}
+    lines = [line for line in (ROOT / "scripts/constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    assert all(re.match(r"[\w-]+==[\w.]+( ; .+)?$", line) for line in lines)
+    assert wanted - {name(line) for line in lines} == {"torch"}  # chosen by setup.sh
+
+
 @pytest.mark.parametrize("distribution, rclpy", [("jazzy", "7.1.6"), ("kilted", "9.1.2")])
 def test_ros_wheels_are_pinned(distribution, rclpy):
     text = (ROOT / f"scripts/ros-{distribution}-wheels.txt").read_text()
