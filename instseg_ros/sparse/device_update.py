@@ -1,100 +1,151 @@
-"""The two steps of an incremental layer on a device: which rows are due, and their new values.
+"""The steps of an incremental wave on a device: which rows are due, their new values, and whom they make due in turn.
 
-Both are one Triton launch, or a few operations of plain torch where there is no Triton. Neither waits for the device.
+A layer is one Triton launch, or some operations of plain torch where there is no Triton. None of them waits for the device.
 """
 
-__all__ = ["Part", "reach_rows", "update_rows"]
+__all__ = ["DueLists", "announce", "collect", "seed", "update_layer"]
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from instseg_ros.sparse import conv, triton_kernels
+from instseg_ros.sparse.triton_kernels import APART, Reader
 
 _GATHER_FLOATS = 1 << 24  # rows are gathered in blocks of this many floats (64 MB)
 _TILE_ROWS = 16_384  # tiles are chosen as for this many rows
-_REACH_ENTRIES = 1024  # of tables, that a program of `reach` looks at
 
 
-class Part(NamedTuple):
-    """Rows that name due ones."""
+class DueLists:
+    """A list of due rows for each layer, and one of the rows of the last layer that were replaced.
 
-    rows: Tensor
-    """[n] int32, -1 = none."""
-    moved: Tensor | None
-    """[n] bool: which of them count; None = all."""
-    table: Tensor | None
-    """[*, K] int32: the rows they name, -1 = none; its last row names none. None: themselves."""
-
-
-def reach_rows(parts: Sequence[Part], stamp: Tensor, epoch: Tensor, due: Tensor, count: Tensor) -> None:
-    """Find the rows that any of the parts names, each once.
+    Lists have a fixed length, and unused places hold -1, so that nobody has to know how many rows are due. With Triton a row is appended
+    when it is announced; without, it is marked in the stamps, and the list is made of them when its layer's turn comes.
 
     Args:
-        parts: at least one.
-        stamp: [N + 1] int32 scratch, one for each row and one for "none".
-        epoch: [1] int32: a number above 1 that `stamp` does not hold yet.
-        due: [length] int32 of -1, receives the rows from its beginning on, in any order.
-        count: [1] int32 of 0, receives their number, which can be above the length.
+        levels: per list, the level of its rows.
+        lengths: per level, of its lists.
+        sizes: per level, rows there are, the one for "none" among them.
+        seeds: per list, where its seeds begin in the tensor that `seed` is given, and how many places they have there.
+        device: where they are.
     """
-    if conv._path(stamp.new_zeros(0, dtype=torch.float32)) == "triton":
-        _triton_reach(parts, stamp, epoch, due, count)
+
+    def __init__(
+        self, levels: Sequence[int], lengths: Sequence[int], sizes: Sequence[int], seeds: Sequence[tuple[int, int]], device: torch.device
+    ) -> None:
+        long, many = [lengths[level] for level in levels], [sizes[level] for level in levels]
+        self.lengths = long
+        """Places per list."""
+        self.all = torch.full((sum(long),), -1, dtype=torch.int32, device=device)
+        self.rows = list(self.all.split(long))
+        """Per list [length] int32, each row once, -1 = none."""
+        self.stamps = torch.zeros(sum(many), dtype=torch.int32, device=device)
+        self.counts = torch.zeros(2 * len(long), APART, dtype=torch.int32, device=device)
+        """[2 * lists, APART] int32, of which the first column counts: rows due per list, more than its length if it was too short; then
+        rows replaced per layer."""
+        self.moved: list[Tensor] = []
+        """Per layer that was updated [length] bool: which rows of its list were replaced."""
+        self._stamp = list(self.stamps.split(many))
+        begins = zip(_begins(long), _begins(many), strict=True)
+        self.seeds = [(*given, *begin) for given, begin in zip(seeds, begins, strict=True)]
+        self.plan = torch.tensor(self.seeds, dtype=torch.int64).to(device)
+        """[lists, 4] int64, of `device_jit.seed_program`."""
+
+    def reader(self, i: int, table: Tensor | None = None) -> Reader:
+        """List i as that of a layer that reads another's rows through a table, or by their own number."""
+        return Reader(self._stamp[i], self.rows[i], self.counts[i, :1], table)
+
+    def replaced(self, i: int) -> Tensor:
+        """[1] int32: the number of rows of layer i that were replaced."""
+        return self.counts[len(self.rows) + i, :1]
+
+    def clear(self) -> None:
+        """Forget what is listed; the stamps are told apart by a new epoch."""
+        self.all.fill_(-1)
+        self.counts.zero_()
+        self.moved = []
+
+
+def _begins(sizes: Sequence[int]) -> list[int]:
+    return [sum(sizes[:i]) for i in range(len(sizes))]
+
+
+def seed(lists: DueLists, change: Tensor, epoch: Tensor) -> None:
+    """Begin all lists with the rows that are due whatever moves.
+
+    Args:
+        lists: cleared ones.
+        change: [*] int32 rows, where each list's `seeds` says; -1 = none.
+        epoch: [1] int32: a number above 0 that the stamps do not hold yet.
+    """
+    if _by_triton(change):
+        longest = max(places for _, places, *_ in lists.seeds)
+        triton_kernels.seed(lists.plan, longest, change, lists.all, lists.stamps, lists.counts, epoch)
         return
-    stamp.zero_()
-    one = stamp.new_ones(())
-    for rows, moved, table in parts:
-        rows = (rows if moved is None else rows.masked_fill(~moved, -1)).long()
-        stamp.index_put_((rows if table is None else table[rows].long(),), one)
-    place = torch.cumsum(stamp[:-1], 0, dtype=torch.int32)
-    count.copy_(place[-1:])
-    numbers = torch.arange(1, len(due) + 1, dtype=torch.int32, device=due.device)
+    for i, (begin, places, *_) in enumerate(lists.seeds):
+        announce(change[begin : begin + places], None, lists.reader(i), epoch)
+
+
+def announce(rows: Tensor, moved: Tensor | None, reader: Reader, epoch: Tensor) -> None:
+    """List what reads some rows; arguments as in `triton_kernels.announce`."""
+    if _by_triton(rows):
+        triton_kernels.announce(rows, moved, reader, epoch)
+        return
+    rows = (rows if moved is None else rows.masked_fill(~moved, -1)).long()
+    # The index -1 leads to the last row, that of "none": of a table it names none, and whether it is stamped does not count.
+    reader.stamp.index_put_((rows if reader.table is None else reader.table[rows].long(),), epoch)
+
+
+def collect(reader: Reader, epoch: Tensor) -> None:
+    """Make the list of what was announced. With Triton it is there already."""
+    if _by_triton(reader.due):
+        return
+    place = torch.cumsum(reader.stamp[:-1] == epoch, 0, dtype=torch.int32)
+    reader.number.copy_(place[-1:])
+    numbers = torch.arange(1, len(reader.due) + 1, dtype=torch.int32, device=reader.due.device)
     found = torch.searchsorted(place, numbers, out_int32=True)  # the k-th row is where the count reaches k
-    due.copy_(found.masked_fill_(found == len(place), -1))
+    reader.due.copy_(found.masked_fill_(found == len(place), -1))
 
 
-def _triton_reach(parts: Sequence[Part], stamp: Tensor, epoch: Tensor, due: Tensor, count: Tensor) -> None:
-    from instseg_ros.sparse import device_jit
-
-    with torch.cuda.device(stamp.device if stamp.is_cuda else -1):
-        for rows, moved, table in parts:
-            taps = 1 if table is None else table.shape[1]
-            padded = 1 << (taps - 1).bit_length()
-            block = _REACH_ENTRIES // padded
-            if len(rows):
-                device_jit.reach_program[(-(-len(rows) // block),)](
-                    rows, rows if moved is None else moved.view(torch.uint8), rows if table is None else table,
-                    stamp, epoch, due, count, len(rows), len(due), TAPS=taps, PADDED=padded,
-                    HAS_TABLE=table is not None, HAS_MOVED=moved is not None, BLOCK=block, num_warps=4,
-                )  # fmt: skip
-
-
-def update_rows(
-    x: Tensor, table: Tensor | None, rows: Tensor, weight: Tensor, bias: Tensor, residual: Tensor | None, relu: bool,
-    cache: Tensor, threshold: Tensor, fresh: Tensor,
-) -> Tensor:
-    """Recompute rows of a cache and replace, in place, those that moved; never waits for the device.
+def update_layer(
+    x: Tensor, table: Tensor | None, weight: Tensor, bias: Tensor, residual: Tensor | None, relu: bool, cache: Tensor, threshold: Tensor,
+    fresh: Tensor, lists: DueLists, layer: int, readers: Sequence[Reader], epoch: Tensor,
+) -> None:
+    """Recompute the due rows of a layer, replace, in place, those that moved, and announce them to the layers that read them.
 
     The last rows of x, cache and residual are zero and stand for "none", the index -1.
 
     Args:
         x: [M, Cin]; table: [N, K] int32 rows of x, -1 = none (None: every row reads itself, K = 1); weight: [K, Cin, Cout]; bias: [Cout].
-        rows: [n] int32, none of them twice; -1 = nothing to do.
         residual: [N, Cout], added to the sum; cache: [N, Cout].
         threshold: [1] float32: a row is replaced if one of its columns moves by more than this,
         fresh: [N] bool: or if it is marked here.
-
-    Returns:
-        [n] bool: which rows were replaced.
+        lists: in whose list `layer` the due rows are. What was replaced is left in `moved` and `replaced`.
+        readers: other layers' lists, none twice.
+        epoch: [1] int32, of this wave.
     """
-    if conv._path(x) == "triton":
+    own = lists.reader(layer)
+    collect(own, epoch)
+    replaced = lists.replaced(layer)
+    if _by_triton(x):
         # The same tiles whatever the length of the list: a kernel compiled in the middle of a run would stall a live map.
         tiles = triton_kernels.conv_tiles(_TILE_ROWS, weight.shape[1], weight.shape[2], x.dtype, whole_rows=True)
-        return triton_kernels.update(
-            x, table, rows, weight, bias, residual, relu, cache, threshold, fresh,
-            allow_tf32=torch.backends.cuda.matmul.allow_tf32, tiles=tiles)
-    return _plain_update(x, table, rows, weight, bias, residual, relu, cache, threshold, fresh)
+        most = triton_kernels.MAX_READERS
+        moved = triton_kernels.update(
+            x, table, own.due, weight, bias, residual, relu, cache, threshold, fresh, torch.backends.cuda.matmul.allow_tf32, tiles,
+            readers[:most], epoch, replaced)
+        readers = readers[most:]
+    else:
+        moved = _plain_update(x, table, own.due, weight, bias, residual, relu, cache, threshold, fresh)
+        replaced.copy_(moved.sum(dtype=torch.int32))
+    lists.moved.append(moved)
+    for reader in readers:
+        announce(own.due, moved, reader, epoch)
+
+
+def _by_triton(x: Tensor) -> bool:
+    return conv._path(x if x.is_floating_point() else x.new_zeros(0, dtype=torch.float32)) == "triton"
 
 
 def _plain_update(

@@ -1,86 +1,80 @@
 """The Triton programs of the sparse convolution; `triton_kernels.py` launches them and alone imports this file.
 
 Both are implicit matrix products: a program gathers the rows of x that its block of outputs reads, tap by tap, straight
-into the tensor cores, and never writes the gathered matrix. A tap for which no row of the block has a neighbour is skipped:
-a voxel of a surface has about ten of its 27 neighbours, and rows that lie together in memory mostly lack the same ones.
+into the tensor cores, and never writes the gathered matrix. Taps and blocks of channels are one flat loop without branches, so
+that Triton keeps several steps of it in flight: the rows named by the next entries of the table are on their way while those of
+this one are multiplied. Taps that no row of a block has are not left out, as it would break that: of the 27 taps of a surface's
+voxels, 22 are there in a block of 64, and 27 at the coarser levels.
 
 WIDEN multiplies in float32 what comes in as bfloat16, which is exact and only Triton's interpreter needs (its tl.dot takes
 bfloat16 for integers).
 """
 
-__all__ = ["conv_program", "weight_grad_program"]
+__all__ = ["conv_program", "layer_of_rows", "weight_grad_program"]
 
 import triton
 import triton.language as tl
 
 
 @triton.jit
-def conv_program(
-    x, table, rows, weight, bias, residual, out, moved, fresh, threshold, n,
+def layer_of_rows(
+    x, table, row, columns, weight, bias, residual,
     TAPS: tl.constexpr, CIN: tl.constexpr, COUT: tl.constexpr,
-    HAS_TABLE: tl.constexpr, HAS_ROWS: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr, RELU: tl.constexpr,
-    UPDATE: tl.constexpr, HAS_FRESH: tl.constexpr, THRESHOLD_IN_MEMORY: tl.constexpr,
+    HAS_TABLE: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr, RELU: tl.constexpr,
     PRECISION: tl.constexpr, WIDEN: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """BLOCK_M output rows by BLOCK_N channels: relu(bias + sum_k x[table[row, k]] W[k] + residual[row]).
+    """[BLOCK_M, BLOCK_N] float32 for rows (-1 = none) and columns: relu(bias + sum_k x[table[row, k]] W[k] + residual[row])."""
+    live = row >= 0
+    in_width = (columns < COUT)[None, :]
+    steps: tl.constexpr = (CIN + BLOCK_K - 1) // BLOCK_K
+    total = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
+    for step in range(TAPS * steps):
+        tap = step // steps
+        channels = step % steps * BLOCK_K + tl.arange(0, BLOCK_K)
+        in_depth = channels < CIN
+        if HAS_TABLE:
+            source = tl.load(table + row * TAPS + tap, mask=live, other=-1).to(tl.int64)
+        else:
+            source = row
+        a = tl.load(x + source[:, None] * CIN + channels[None, :], mask=(source >= 0)[:, None] & in_depth[None, :], other=0.0)
+        entries = (tap * CIN + channels)[:, None] * COUT + columns[None, :]
+        b = tl.load(weight + entries, mask=in_depth[:, None] & in_width, other=0.0)
+        if WIDEN:
+            a, b = a.to(tl.float32), b.to(tl.float32)
+        total = tl.dot(a, b, total, input_precision=PRECISION)
 
-    Without UPDATE `out` is [n, COUT] in the order of `rows`. With it `out` is the cache, indexed by row like the residual:
-    a row is replaced where it moved, and `moved` [n] says so.
-    """
+    if HAS_BIAS:
+        total += tl.load(bias + columns, mask=columns < COUT, other=0.0).to(tl.float32)[None, :]
+    if HAS_RESIDUAL:
+        at = row[:, None] * COUT + columns[None, :]
+        total += tl.load(residual + at, mask=live[:, None] & in_width, other=0.0).to(tl.float32)
+    if RELU:
+        total = tl.maximum(total, 0.0)
+    return total
+
+
+@triton.jit
+def conv_program(
+    x, table, rows, weight, bias, residual, out, n,
+    TAPS: tl.constexpr, CIN: tl.constexpr, COUT: tl.constexpr,
+    HAS_TABLE: tl.constexpr, HAS_ROWS: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr, RELU: tl.constexpr,
+    PRECISION: tl.constexpr, WIDEN: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+):  # fmt: skip
+    """BLOCK_M output rows by BLOCK_N channels of `layer_of_rows`; `out` is [n, COUT] in the order of `rows`."""
     i = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     columns = tl.program_id(1) * BLOCK_N + tl.arange(0, BLOCK_N)
-    in_width = (columns < COUT)[None, :]
     inside = i < n
     if HAS_ROWS:
         row = tl.load(rows + i, mask=inside, other=-1).to(tl.int64)
     else:
         row = tl.where(inside, i, -1).to(tl.int64)
-    live = row >= 0
-
-    total = tl.zeros((BLOCK_M, BLOCK_N), tl.float32)
-    for tap in range(TAPS):
-        if HAS_TABLE:
-            source = tl.load(table + row * TAPS + tap, mask=live, other=-1).to(tl.int64)
-        else:
-            source = row
-        if tl.max(source, 0) >= 0:
-            present = (source >= 0)[:, None]
-            for begin in range(0, CIN, BLOCK_K):
-                channels = begin + tl.arange(0, BLOCK_K)
-                in_depth = channels < CIN
-                a = tl.load(x + source[:, None] * CIN + channels[None, :], mask=present & in_depth[None, :], other=0.0)
-                entries = (tap * CIN + channels)[:, None] * COUT + columns[None, :]
-                b = tl.load(weight + entries, mask=in_depth[:, None] & in_width, other=0.0)
-                if WIDEN:
-                    a, b = a.to(tl.float32), b.to(tl.float32)
-                total = tl.dot(a, b, total, input_precision=PRECISION)
-
-    if HAS_BIAS:
-        total += tl.load(bias + columns, mask=columns < COUT, other=0.0).to(tl.float32)[None, :]
-    kept = live[:, None] & in_width
-    at = row[:, None] * COUT + columns[None, :]
-    if HAS_RESIDUAL:
-        total += tl.load(residual + at, mask=kept, other=0.0).to(tl.float32)
-    if RELU:
-        total = tl.maximum(total, 0.0)
-    value = total.to(out.dtype.element_ty)
-    if UPDATE:
-        # What is compared is what would be stored, so that a value which rounds to the cached one has not moved.
-        old = tl.load(out + at, mask=kept, other=0.0).to(tl.float32)
-        difference = tl.max(tl.where(kept, tl.abs(value.to(tl.float32) - old), 0.0), 1)
-        if THRESHOLD_IN_MEMORY:
-            limit = tl.load(threshold)
-        else:
-            limit = threshold
-        replace = difference > limit
-        if HAS_FRESH:
-            replace = replace | (tl.load(fresh + row, mask=live, other=0) != 0)
-        replace = replace & live
-        tl.store(out + at, value, mask=kept & replace[:, None])
-        tl.store(moved + i, replace.to(tl.uint8), mask=inside)
-    else:
-        tl.store(out + i.to(tl.int64)[:, None] * COUT + columns[None, :], value, mask=inside[:, None] & in_width)
+    value = layer_of_rows(
+        x, table, row, columns, weight, bias, residual, TAPS, CIN, COUT, HAS_TABLE, HAS_BIAS, HAS_RESIDUAL, RELU,
+        PRECISION, WIDEN, BLOCK_M, BLOCK_N, BLOCK_K)  # fmt: skip
+    at = i.to(tl.int64)[:, None] * COUT + columns[None, :]
+    tl.store(out + at, value.to(out.dtype.element_ty), mask=inside[:, None] & (columns < COUT)[None, :])
 
 
 @triton.jit
@@ -104,18 +98,15 @@ def weight_grad_program(
 
     first = split * rows_per_split
     total = tl.zeros((BLOCK_I, BLOCK_O), tl.float32)
-    step = 0
-    while step < rows_per_split:  # not a range, which some releases of the interpreter take no argument for
+    for step in range(0, rows_per_split, BLOCK_R):
         row = first + step + tl.arange(0, BLOCK_R)
         source = tl.load(table + row * TAPS + tap, mask=row < n, other=-1).to(tl.int64)
-        if tl.max(source, 0) >= 0:
-            present = (source >= 0)[:, None]
-            a = tl.load(x + source[:, None] * CIN + channels[None, :], mask=present & in_depth[None, :], other=0.0)
-            b = tl.load(grad + row[:, None] * COUT + columns[None, :], mask=present & in_width[None, :], other=0.0)
-            if WIDEN:
-                a, b = a.to(tl.float32), b.to(tl.float32)
-            total = tl.dot(tl.trans(a), b, total, input_precision=PRECISION)
-        step += BLOCK_R
+        present = (source >= 0)[:, None]
+        a = tl.load(x + source[:, None] * CIN + channels[None, :], mask=present & in_depth[None, :], other=0.0)
+        b = tl.load(grad + row[:, None] * COUT + columns[None, :], mask=present & in_width[None, :], other=0.0)
+        if WIDEN:
+            a, b = a.to(tl.float32), b.to(tl.float32)
+        total = tl.dot(tl.trans(a), b, total, input_precision=PRECISION)
 
     at = ((split * TAPS + tap) * CIN + channels)[:, None] * COUT + columns[None, :]
     tl.store(partial + at, total, mask=in_depth[:, None] & in_width[None, :])

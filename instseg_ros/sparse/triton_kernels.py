@@ -1,15 +1,19 @@
-"""The sparse convolution on CUDA: one Triton launch a layer, with bias, residual sum, ReLU and change test at its end.
+"""The sparse convolution on CUDA: one Triton launch a layer, with bias, residual sum, ReLU and what follows from a change at its end.
 
 Triton is imported at the first launch. With TRITON_INTERPRET=1 in the environment before that, the same programs run on CPU
 tensors, slowly: that is how they are tested without a GPU.
 """
 
-__all__ = ["DTYPES", "Tiles", "available", "conv", "conv_tiles", "installed", "interpreted", "update", "weight_grad"]
+__all__ = [
+    "DTYPES", "MAX_READERS", "Reader", "Tiles", "announce", "available", "conv", "conv_tiles", "installed", "interpreted", "seed",
+    "update", "weight_grad",
+]
 
 import functools
 import importlib.metadata
 import importlib.util
 import os
+from collections.abc import Sequence
 from types import ModuleType
 from typing import NamedTuple
 
@@ -22,6 +26,11 @@ DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 """Of the features; sums are kept in float32."""
 MAX_UPDATE_WIDTH = 256
 """Output channels `update` can take: it compares whole rows, so one program has to hold them."""
+MAX_READERS = 2
+"""Layers that `update` can tell of what moved."""
+APART = 4
+"""Counts of layers stand so many numbers apart, 16 bytes, so that one compiled kernel serves all layers of a shape."""
+_ENTRIES = 1024  # of tables, that a program of `announce` and `seed` looks at
 _MAX_SPLITS = 64
 _PROGRAMS_WANTED = 1024  # of a weight gradient: several for each multiprocessor of any card
 _PARTIAL_FLOATS = 1 << 26  # of a weight gradient's partial sums at most (256 MB)
@@ -37,7 +46,21 @@ class Tiles(NamedTuple):
     block_k: int
     """Input channels taken at a time."""
     warps: int
-    stages: int = 2
+    stages: int = 3
+    """Steps in flight: an entry of the table, the rows it names, and their product are one each."""
+
+
+class Reader(NamedTuple):
+    """A layer that reads another's rows, and the list of its rows that are due."""
+
+    stamp: Tensor
+    """[N + 1] int32: the epoch in which a row was listed last."""
+    due: Tensor
+    """[length] int32: the list, -1 = none."""
+    number: Tensor
+    """[1] int32: rows listed; goes on when the list is full."""
+    table: Tensor | None
+    """[*, K] int32: by row of the other layer, those that read it, -1 = none. None: the row of the same number."""
 
 
 def available() -> bool:
@@ -62,11 +85,11 @@ def installed() -> bool:
     return (int(major), int(minor)) >= (3, 2)
 
 
-def _programs() -> ModuleType:
+def _programs(incremental: bool = False) -> ModuleType:
     require("triton", "run sparse convolutions on the GPU", "pip install 'triton>=3.2' (it comes with a CUDA build of torch)")
-    from instseg_ros.sparse import triton_jit
+    from instseg_ros.sparse import device_jit, triton_jit
 
-    return triton_jit
+    return device_jit if incremental else triton_jit
 
 
 def _power_of_two(value: int) -> int:
@@ -85,8 +108,7 @@ def conv_tiles(rows: int, cin: int, cout: int, dtype: torch.dtype, whole_rows: b
     """
     block_n = _power_of_two(cout) if whole_rows else min(_power_of_two(cout), 128)
     block_k = min(_power_of_two(cin), 32 if dtype == torch.float32 else 64)
-    # Few rows (an incremental update) still have to fill the card; many rows read the weights less often in larger blocks,
-    # and 64 keeps the rows of a block close enough to each other to lack the same neighbours.
+    # Few rows (an incremental update) still have to fill the card; many rows read the weights less often in larger blocks.
     block_m = 16 if rows <= 4096 else 32 if rows <= 32768 or block_n >= 128 else 64
     return Tiles(block_m, block_n, block_k, warps=8 if block_m * block_n > 4096 else 4)
 
@@ -119,9 +141,20 @@ def conv(
         [n, Cout] of the dtype of x.
     """
     count = len(rows) if rows is not None else len(x if table is None else table)
-    out = torch.empty(count, weight.shape[2], dtype=x.dtype, device=x.device)
-    tiles = tiles or conv_tiles(count, weight.shape[1], weight.shape[2], x.dtype)
-    _launch_conv(x, table, weight, bias, residual, relu, rows, allow_tf32, tiles, count, out)
+    taps, cin, cout = weight.shape
+    _check(x, table, weight)
+    out = torch.empty(count, cout, dtype=x.dtype, device=x.device)
+    if count:
+        tiles = tiles or conv_tiles(count, cin, cout, x.dtype)
+        with _on(x):
+            _programs().conv_program[(-(-count // tiles.block_m), -(-cout // tiles.block_n))](
+                x.contiguous(), _dense(table, x), _dense(rows, x), weight.to(x.dtype).contiguous(), _dense(bias, x),
+                _dense(residual, x), out, count,
+                TAPS=taps, CIN=cin, COUT=cout,
+                HAS_TABLE=table is not None, HAS_ROWS=rows is not None, HAS_BIAS=bias is not None,
+                HAS_RESIDUAL=residual is not None, RELU=relu, PRECISION="tf32" if allow_tf32 else "ieee", WIDEN=_widen(x),
+                BLOCK_M=tiles.block_m, BLOCK_N=tiles.block_n, BLOCK_K=tiles.block_k, num_warps=tiles.warps, num_stages=tiles.stages,
+            )  # fmt: skip
     return out
 
 
@@ -138,8 +171,11 @@ def update(
     fresh: Tensor | None = None,
     allow_tf32: bool = False,
     tiles: Tiles | None = None,
+    readers: Sequence[Reader] = (),
+    epoch: Tensor | None = None,
+    replaced: Tensor | None = None,
 ) -> Tensor:
-    """Recompute rows of a layer's cached output and replace, in place, those that moved; arguments as in `conv`.
+    """Recompute rows of a layer's cached output, replace, in place, those that moved, and list what reads them; arguments as in `conv`.
 
     A row moved where one of its channels, as it would be stored, differs from the cached one by more than the threshold, or
     where it is fresh. Other rows keep their old value.
@@ -150,63 +186,91 @@ def update(
         cache: [N, Cout], contiguous; float32, float16 or bfloat16. Neither x nor residual may share its memory.
         threshold: a number, or one on the device (a float32 tensor of one element), which spares a round trip.
         fresh: [N] bool or uint8: rows whose cached value means nothing.
+        readers: at most `MAX_READERS` layers, none twice, on whose lists goes what reads a row that moved;
+        epoch: [1] int32, with readers: what their stamps hold of rows that are listed.
+        replaced: [1] int32, to which the number of rows that moved is added.
 
     Returns:
         moved: [n] bool.
 
     Raises:
-        InputError: more output channels than one program can compare.
+        InputError: more output channels than one program can compare, or more readers than one can tell.
     """
     count = len(cache) if rows is None else len(rows)
-    cout = weight.shape[2]
+    taps, cin, cout = weight.shape
     if cout > MAX_UPDATE_WIDTH:
         raise InputError(f"update compares whole rows and takes up to {MAX_UPDATE_WIDTH} output channels, not {cout}: use conv")
     if not cache.is_contiguous() or cache.shape[1] != cout:
         shape, strides = tuple(cache.shape), cache.stride()
         raise InputError(f"the cache must be contiguous with {cout} columns; it is {shape} with strides {strides}")
+    if len(readers) > MAX_READERS or (readers and epoch is None):
+        raise InputError(f"update tells up to {MAX_READERS} layers, given an epoch, not {len(readers)}: use announce for the others")
+    _check(x, table, weight)
     moved = torch.empty(count, dtype=torch.uint8, device=x.device)
-    if fresh is not None:
-        fresh = fresh.contiguous().view(torch.uint8)
-    tiles = tiles or conv_tiles(count, weight.shape[1], cout, x.dtype, whole_rows=True)
-    _launch_conv(x, table, weight, bias, residual, relu, rows, allow_tf32, tiles, count, cache, moved, fresh, threshold)
+    if count:
+        tiles = tiles or conv_tiles(count, cin, cout, x.dtype, whole_rows=True)
+        nobody: tuple[object, ...] = (x, x, x, x, 0)
+        told = [(_dense(r.table, x), r.stamp, r.due, r.number, len(r.due)) for r in readers] + [nobody] * (MAX_READERS - len(readers))
+        widths = [_reach(r) for r in readers] + [(0, 1)] * (MAX_READERS - len(readers))
+        with _on(x):
+            _programs(incremental=True).update_program[(-(-count // tiles.block_m),)](
+                x.contiguous(), _dense(table, x), _dense(rows, x), weight.to(x.dtype).contiguous(), _dense(bias, x),
+                _dense(residual, x), cache, moved, _dense(replaced, x), cache if fresh is None else fresh.contiguous().view(torch.uint8),
+                threshold if isinstance(threshold, Tensor) else float(threshold), count, _dense(epoch, x), *told[0], *told[1],
+                TAPS=taps, CIN=cin, COUT=cout,
+                HAS_TABLE=table is not None, HAS_ROWS=rows is not None, HAS_BIAS=bias is not None,
+                HAS_RESIDUAL=residual is not None, RELU=relu, HAS_FRESH=fresh is not None,
+                THRESHOLD_IN_MEMORY=isinstance(threshold, Tensor), HAS_REPLACED=replaced is not None,
+                TAPS_A=widths[0][0], PADDED_A=widths[0][1], TAPS_B=widths[1][0], PADDED_B=widths[1][1],
+                PRECISION="tf32" if allow_tf32 else "ieee", WIDEN=_widen(x),
+                BLOCK_M=tiles.block_m, BLOCK_N=tiles.block_n, BLOCK_K=tiles.block_k, num_warps=tiles.warps, num_stages=tiles.stages,
+            )  # fmt: skip
     return moved.view(torch.bool)
 
 
-def _launch_conv(
-    x: Tensor,
-    table: Tensor | None,
-    weight: Tensor,
-    bias: Tensor | None,
-    residual: Tensor | None,
-    relu: bool,
-    rows: Tensor | None,
-    allow_tf32: bool,
-    tiles: Tiles,
-    count: int,
-    out: Tensor,
-    moved: Tensor | None = None,
-    fresh: Tensor | None = None,
-    threshold: float | Tensor = 0.0,
-) -> None:
-    if count == 0:
+def announce(rows: Tensor, moved: Tensor | None, reader: Reader, epoch: Tensor) -> None:
+    """List what reads some rows, as `update` does for those that moved.
+
+    Args:
+        rows: [n] int32, none of them twice, -1 = none.
+        moved: [n] bool: which of them count; None = all.
+        reader: whose list it is.
+        epoch: [1] int32.
+    """
+    if not len(rows):
         return
-    taps, cin, cout = weight.shape
+    taps, padded = _reach(reader)
+    block = _ENTRIES // padded
+    with _on(rows):
+        _programs(incremental=True).announce_program[(-(-len(rows) // block),)](
+            rows, rows if moved is None else moved.view(torch.uint8), epoch, _dense(reader.table, rows), reader.stamp, reader.due,
+            reader.number, len(rows), len(reader.due), TAPS=taps, PADDED=padded, HAS_MOVED=moved is not None, BLOCK=block, num_warps=4,
+        )  # fmt: skip
+
+
+def seed(plan: Tensor, longest: int, change: Tensor, due: Tensor, stamp: Tensor, counts: Tensor, epoch: Tensor) -> None:
+    """Begin the lists of all layers with rows that are due whatever moves; arguments as in `device_jit.seed_program`.
+
+    Args:
+        longest: places that one layer has at most.
+        counts: [layers, APART] int32, of which the first column is counted up.
+    """
+    with _on(due):
+        _programs(incremental=True).seed_program[(len(plan), max(1, -(-longest // _ENTRIES)))](
+            plan, change, due, stamp, counts, epoch, APART=APART, BLOCK=_ENTRIES, num_warps=4)
+
+
+def _reach(reader: Reader) -> tuple[int, int]:
+    """Columns of a reader's table (1 without), and the next power of two."""
+    taps = 1 if reader.table is None else reader.table.shape[1]
+    return taps, 1 << (taps - 1).bit_length()
+
+
+def _check(x: Tensor, table: Tensor | None, weight: Tensor) -> None:
+    taps, cin, _ = weight.shape
     if x.shape[1] != cin or taps != (1 if table is None else table.shape[1]):
         given = f"features {tuple(x.shape)} and a table {None if table is None else tuple(table.shape)}"
-        raise InputError(f"weights {(taps, cin, cout)} [K, Cin, Cout] do not fit {given}")
-    grid = (-(-count // tiles.block_m), -(-cout // tiles.block_n))
-    with _on(x):
-        _programs().conv_program[grid](
-            x.contiguous(), _dense(table, x), _dense(rows, x), weight.to(x.dtype).contiguous(), _dense(bias, x),
-            _dense(residual, x), out, out if moved is None else moved, out if fresh is None else fresh,
-            threshold if isinstance(threshold, Tensor) else float(threshold), count,
-            TAPS=taps, CIN=cin, COUT=cout,
-            HAS_TABLE=table is not None, HAS_ROWS=rows is not None, HAS_BIAS=bias is not None,
-            HAS_RESIDUAL=residual is not None, RELU=relu, UPDATE=moved is not None, HAS_FRESH=fresh is not None,
-            THRESHOLD_IN_MEMORY=isinstance(threshold, Tensor),
-            PRECISION="tf32" if allow_tf32 else "ieee", WIDEN=_widen(x),
-            BLOCK_M=tiles.block_m, BLOCK_N=tiles.block_n, BLOCK_K=tiles.block_k, num_warps=tiles.warps, num_stages=tiles.stages,
-        )  # fmt: skip
+        raise InputError(f"weights {tuple(weight.shape)} [K, Cin, Cout] do not fit {given}")
 
 
 def _dense(optional: Tensor | None, stand_in: Tensor) -> Tensor:
@@ -250,6 +314,6 @@ def weight_grad(x: Tensor, table: Tensor, grad: Tensor, allow_tf32: bool = False
         _programs().weight_grad_program[(tiles, splits)](
             x.contiguous(), table.contiguous(), grad.to(x.dtype).contiguous(), partial, count, rows_per_split,
             TAPS=taps, CIN=cin, COUT=cout, PRECISION="tf32" if allow_tf32 else "ieee", WIDEN=_widen(x),
-            BLOCK_R=block_r, BLOCK_I=block_i, BLOCK_O=block_o, num_warps=4, num_stages=2,
+            BLOCK_R=block_r, BLOCK_I=block_i, BLOCK_O=block_o, num_warps=4, num_stages=3,
         )  # fmt: skip
     return partial.sum(0)

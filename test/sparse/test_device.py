@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -148,12 +148,13 @@ def test_the_wave_never_waits_for_the_device():
     network._fit(voxels)
     for everything in (True, False):
         network._take_in(voxels, delta, everything)
+        lists = network._make_lists([64, 32, 16])
         with torch.no_grad(), NoHost() as watched:
-            wave = network._wave([64, 32, 16], everything)
+            network._wave(lists, everything)
         assert watched.operations > len(network.program.layers)
-        assert [len(lists[0][0]) for lists in wave.changed[:2]] == [64, 64]
+        assert [len(moved) for moved in lists.moved[:2]] == [64, 64]
     with pytest.raises(RuntimeError):
-        network._read_counts(wave)
+        network._read_counts(lists)
 
 
 class Recording:
@@ -168,19 +169,23 @@ class Recording:
 
     def addresses(self) -> list[int]:
         n = self.network
-        arrays = [n._features, *n._cache, n._epoch, n._threshold, n._change.lists, *n._fresh.levels, *n._stamp.levels]
+        lists = [n._lists.all, n._lists.stamps, n._lists.counts, n._lists.plan]
+        arrays = [n._features, *n._cache, n._epoch, n._threshold, n._change.lists, *n._fresh.levels, *lists]
         tables = [*n._tables._neighbors.levels, *n._tables._children.levels, *n._tables._up.levels]
         return [t.data_ptr() for t in (*arrays, *tables)]
 
     def replay(self) -> None:
         assert self.where == self.addresses()
         self.replays += 1
-        network, recorded = self.network, self.network._recorded[1]
-        wave = network._wave(network._change.lengths, False)
-        recorded.counts.copy_(wave.counts)
-        for old, new in zip(recorded.changed, wave.changed, strict=True):
-            for a, b in zip(old[0], new[0], strict=True):
-                a.copy_(b)
+        self.network._wave(self.network._lists, False)
+
+
+@contextmanager
+def launching_nothing(network: DeviceIncrementalNetwork):
+    """What is recorded does not run."""
+    network._wave = lambda *_: None
+    yield
+    del network._wave
 
 
 def test_a_recorded_wave_is_replayed_only_while_it_fits(monkeypatch):
@@ -188,7 +193,7 @@ def test_a_recorded_wave_is_replayed_only_while_it_fits(monkeypatch):
     network = DeviceIncrementalNetwork(net, "cpu")
     network._replay = True  # there is no GPU: the state around the recording is what is looked at
     monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: Recording(network))
-    monkeypatch.setattr(torch.cuda, "graph", lambda graph, **_: nullcontext())
+    monkeypatch.setattr(torch.cuda, "graph", lambda graph, **_: launching_nothing(network))
     monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
     monkeypatch.setattr(Recording, "made", 0)
     updates = [floor(40), *(dot(k) for k in range(1, 6)), floor(120), *(dot(k) for k in range(1, 6)), floor(90), dot(9)]
@@ -198,10 +203,10 @@ def test_a_recorded_wave_is_replayed_only_while_it_fits(monkeypatch):
         delta = voxels.apply(MapUpdate(update.coords, colors, update.weights, 0.05))
         before = graph.replays if graph else 0
         network.refresh(voxels, delta)
-        graph = network._recorded[0] if network._recorded else None
+        graph = network._recorded
         replays += graph.replays > before if graph else 0
         assert difference(network.prediction, full_pass(net, voxels), voxels.live_slots()) <= 1e-5
-    assert Recording.made == 2 and replays == 9  # the map outgrew its arrays once; before that three dots, then four and two
+    assert Recording.made == 2 and replays == 11  # the map outgrew its arrays once; before that four dots, then five and two
 
 
 def test_nothing_changed_nothing_done():
@@ -284,18 +289,18 @@ def test_by_the_triton_kernel():
 @pytest.mark.skipif(not triton_kernels.installed() or triton_kernels.interpreted(), reason="needs Triton, and its compiler")
 @pytest.mark.parametrize("arch", [80, 90])
 @pytest.mark.parametrize("taps", [1, 8, 27])
-def test_the_search_compiles_for_real_cards(arch, taps, tmp_path, monkeypatch):
+def test_the_lists_compile_for_real_cards(arch, taps, tmp_path, monkeypatch):
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    from instseg_ros.sparse.device_jit import reach_program
+    from instseg_ros.sparse.device_jit import announce_program, seed_program
 
     padded = 1 << (taps - 1).bit_length()
-    program = compiled(
-        reach_program,
-        {"rows": "*i32", "moved": "*u8", "table": "*i32", "stamp": "*i32", "epoch": "*i32", "due": "*i32", "count": "*i32",
-         "n": "i32", "length": "i32"},
-        {"TAPS": taps, "PADDED": padded, "HAS_TABLE": taps > 1, "HAS_MOVED": True, "BLOCK": 1024 // padded}, arch, 4,
-    )  # fmt: skip
-    assert program.asm["cubin"] and "atom" in program.asm["ptx"]
+    lists = {name: "*i32" for name in ("epoch", "table", "stamp", "due", "count")}
+    announce = compiled(
+        announce_program, {"rows": "*i32", "moved": "*u8", **lists, "n": "i32", "length": "i32"},
+        {"TAPS": taps, "PADDED": padded, "HAS_MOVED": True, "BLOCK": 1024 // padded}, arch, 4)
+    assert announce.asm["cubin"] and "atom" in announce.asm["ptx"]
+    seeds = {name: "*i32" for name in ("change", "due", "stamp", "count", "epoch")}
+    assert compiled(seed_program, {"plan": "*i64", **seeds}, {"APART": 4, "BLOCK": 1024}, arch, 4).asm["cubin"]
 
 
 def check_triton(**changes) -> None:

@@ -76,18 +76,39 @@ def test_a_forced_path_is_left_again():
     assert conv._path(x) == "torch"
 
 
-def compiled(program, tensors: dict[str, str], constants: dict[str, object], arch: int, warps: int):
+def compiled(program, tensors: dict[str, str], constants: dict[str, object], arch: int, warps: int, stages: int = 3):
     """A Triton program for a card of the given compute capability; this machine needs none."""
     triton = pytest.importorskip("triton", minversion="3.4", reason="this release of Triton is given its source otherwise")
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
     signature = {**tensors, **dict.fromkeys(constants, "constexpr")}
-    source = ASTSource(program, signature={name: signature[name] for name in program.arg_names}, constexprs=constants)
-    return triton.compile(source, target=GPUTarget("cuda", arch, 32), options={"num_warps": warps})
+    names = program.arg_names
+    aligned = {(names.index(name),): [["tt.divisibility", 16]] for name, kind in tensors.items() if kind.startswith("*")}  # as torch's are
+    source = ASTSource(program, signature={name: signature[name] for name in names}, constexprs=constants, attrs=aligned)
+    return triton.compile(source, target=GPUTarget("cuda", arch, 32), options={"num_warps": warps, "num_stages": stages})
 
 
 TRITON_NAME = {torch.float32: "fp32", torch.float16: "fp16"}
+LISTED = {name: "*i32" for reader in "ab" for name in (f"table_{reader}", f"stamp_{reader}", f"due_{reader}", f"count_{reader}")}
+
+
+def sources(dtype: torch.dtype, precision: str):
+    """The three programs that multiply, as a layer from 32 to 64 channels needs them: name, tensors, constants, warps."""
+    from instseg_ros.sparse import device_jit, triton_jit
+
+    kind, shape = "*" + TRITON_NAME[dtype], {"TAPS": 27, "CIN": 32, "COUT": 64, "PRECISION": precision, "WIDEN": False}
+    tiles = triton_kernels.conv_tiles(300_000, 32, 64, dtype, whole_rows=True)
+    blocks = {"BLOCK_M": tiles.block_m, "BLOCK_N": tiles.block_n, "BLOCK_K": tiles.block_k}
+    flags = dict.fromkeys(("HAS_TABLE", "HAS_ROWS", "HAS_BIAS", "HAS_RESIDUAL", "RELU"), True)
+    reads = {"x": kind, "table": "*i32", "rows": "*i32", "weight": kind, "bias": "*fp32", "residual": kind}
+    yield triton_jit.conv_program, {**reads, "out": kind, "n": "i32"}, {**shape, **flags, **blocks}, tiles.warps
+    written = {"cache": kind, "moved": "*u8", "replaced": "*i32", "fresh": "*u8", "threshold": "*fp32", "n": "i32", "epoch": "*i32"}
+    lengths = {"length_a": "i32", "length_b": "i32"}
+    told = {"HAS_FRESH": True, "THRESHOLD_IN_MEMORY": True, "HAS_REPLACED": True, "TAPS_A": 27, "PADDED_A": 32, "TAPS_B": 1, "PADDED_B": 1}
+    yield device_jit.update_program, {**reads, **written, **LISTED, **lengths}, {**shape, **flags, **told, **blocks}, tiles.warps
+    gradient = {"x": kind, "table": "*i32", "grad": kind, "partial": "*fp32", "n": "i32", "rows_per_split": "i32"}
+    yield triton_jit.weight_grad_program, gradient, {**shape, "BLOCK_R": 32, "BLOCK_I": 32, "BLOCK_O": 64}, 4
 
 
 @needs_triton
@@ -95,31 +116,16 @@ TRITON_NAME = {torch.float32: "fp32", torch.float16: "fp16"}
 @pytest.mark.parametrize("arch", [80, 90])
 @pytest.mark.parametrize(("dtype", "tf32"), [(torch.float32, False), (torch.float32, True), (torch.float16, False)])
 def test_programs_compile_for_tensor_cores(arch, dtype, tf32, tmp_path, monkeypatch):
+    """What the machine code must have: products on the tensor cores, loads that run ahead of them, and nothing spilled."""
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    from instseg_ros.sparse import triton_jit
-
-    features, precision = "*" + TRITON_NAME[dtype], "tf32" if tf32 else "ieee"
-    tiles = triton_kernels.conv_tiles(300_000, 32, 64, dtype, whole_rows=True)
-    flags = ("HAS_TABLE", "HAS_ROWS", "HAS_BIAS", "HAS_RESIDUAL", "HAS_FRESH", "RELU", "UPDATE")
-    update = compiled(
-        triton_jit.conv_program,
-        {"x": features, "table": "*i32", "rows": "*i64", "weight": features, "bias": "*fp32", "residual": features,
-         "out": features, "moved": "*u8", "fresh": "*u8", "threshold": "fp32", "n": "i32"},
-        {"TAPS": 27, "CIN": 32, "COUT": 64, **dict.fromkeys(flags, True), "THRESHOLD_IN_MEMORY": False, "PRECISION": precision,
-         "WIDEN": False, "BLOCK_M": tiles.block_m, "BLOCK_N": tiles.block_n, "BLOCK_K": tiles.block_k},
-        arch, tiles.warps,
-    )  # fmt: skip
-    gradient = compiled(
-        triton_jit.weight_grad_program,
-        {"x": features, "table": "*i32", "grad": features, "partial": "*fp32", "n": "i32", "rows_per_split": "i32"},
-        {"TAPS": 27, "CIN": 32, "COUT": 64, "PRECISION": precision, "WIDEN": False, "BLOCK_R": 32, "BLOCK_I": 32,
-         "BLOCK_O": 64},
-        arch, 4,
-    )  # fmt: skip
-    for program in (update, gradient):
-        assert program.asm["cubin"]
-        on_tensor_cores = re.search(r"\bw?g?mma\.\S*(sync|async)", program.asm["ptx"]) is not None
+    for program, tensors, constants, warps in sources(dtype, "tf32" if tf32 else "ieee"):
+        code = compiled(program, tensors, constants, arch, warps)
+        ptx = code.asm["ptx"]
+        on_tensor_cores = re.search(r"\bw?g?mma\.\S*(sync|async)", ptx) is not None
         assert on_tensor_cores == (dtype != torch.float32 or tf32)  # float32 in full is left to the ordinary units
+        assert "cp.async.c" in ptx and "cp.async.wait" in ptx
+        assert ".local" not in ptx and code.metadata.shared <= 48 << 10
+        assert code.asm["cubin"]
 
 
 def surface(side: int) -> torch.Tensor:

@@ -132,6 +132,8 @@ def test_shapes_that_do_not_fit_are_refused():
         triton_kernels.conv(x, table, random(8, 6, 8))
     with pytest.raises(InputError, match="up to 256"):
         triton_kernels.update(x, table, None, random(8, 4, 300), None, None, False, random(5, 300), 0.0)
+    with pytest.raises(InputError, match="up to 2 layers"):
+        triton_kernels.update(x, table, None, random(8, 4, 8), None, None, False, random(5, 8), 0.0, readers=[reader(5, 5)])
     with pytest.raises(InputError, match="contiguous"):
         triton_kernels.update(x, table, None, random(8, 4, 8), None, None, False, random(5, 16)[:, ::2], 0.0)
 
@@ -163,7 +165,7 @@ def test_update_replaces_what_moved(dtype, on_device):
     assert moved.dtype == torch.bool
     assert moved.cpu().tolist() == [bool(r >= 0 and should[r]) for r in rows.cpu()]
     should = should.to(DEVICE)
-    assert torch.equal(cache[should], want[should])
+    assert_close(cache[should], want[should].double(), dtype)  # the interpreter's products round by a row's place in its block
     assert torch.equal(cache[~should].nan_to_num(7), before[~should].nan_to_num(7))
 
 
@@ -179,6 +181,75 @@ def test_update_without_a_threshold_follows_every_change():
     assert moved.any()
     assert not (moved & ~reads).any()
     assert torch.equal(cache, triton_kernels.conv(x, table, weight, relu=True))
+
+
+def listed(reader: triton_kernels.Reader) -> list[int]:
+    """Its rows, each once, at the beginning of the list; the rest of it untouched."""
+    count = min(int(reader.number), len(reader.due))
+    rows = reader.due[:count].tolist()
+    assert (reader.due[count:] == -1).all() and len(set(rows)) == count
+    return sorted(rows)
+
+
+def reader(rows, length, table=None, taken=()):
+    stamp, due = torch.zeros(rows + 1, dtype=torch.int32, device=DEVICE), torch.full((length,), -1, dtype=torch.int32, device=DEVICE)
+    stamp[list(taken)] = 5
+    return triton_kernels.Reader(stamp, due, torch.zeros(1, dtype=torch.int32, device=DEVICE), table)
+
+
+def test_update_lists_what_reads_a_row_that_moved():
+    """Two layers hear of it: one through a table, one by the row's own number; of which some are listed already."""
+    count, epoch = 90, torch.tensor([5], dtype=torch.int32, device=DEVICE)
+    x, weight, table = random(count, 6), random(27, 6, 16), random_table(count, count, 27)
+    cache = triton_kernels.conv(x, table, weight)
+    cache[::3] += 1.0
+    rows = torch.randperm(count)[:70].to(DEVICE, torch.int32)
+    rows[40:60] = -1  # a whole block of nothing among them
+    readers = [reader(50, 60, random_table(count, 50, 8, fill=0.3), taken=(8, 11)), reader(count, 60, taken=(0, 6))]
+    replaced = torch.zeros(1, dtype=torch.int32, device=DEVICE)
+    moved = triton_kernels.update(
+        x, table, rows, weight, None, None, False, cache, 0.5, tiles=triton_kernels.Tiles(16, 16, 16, 4), readers=readers,
+        epoch=epoch, replaced=replaced)
+    gone = rows[moved].long()
+    assert sorted(gone.tolist()) == sorted(r for r in rows.tolist() if r >= 0 and r % 3 == 0)
+    assert int(replaced) == len(gone)
+    reached = set(readers[0].table[gone].flatten().tolist()) - {-1}
+    assert reached & {8, 11} and listed(readers[0]) == sorted(reached - {8, 11})
+    assert listed(readers[1]) == sorted(set(gone.tolist()) - {0, 6})
+    for told, expected in zip(readers, (reached, {*gone.tolist(), 0, 6}), strict=True):
+        assert set(torch.nonzero(told.stamp == 5)[:, 0].tolist()) == expected | ({8, 11} if told is readers[0] else set())
+
+
+@pytest.mark.parametrize("taps", [1, 8, 27])
+@pytest.mark.parametrize("some", [False, True])
+def test_announce_lists_what_reads_some_rows(taps, some):
+    """A list that is too short says by how much."""
+    count, epoch = 2000, torch.tensor([5], dtype=torch.int32, device=DEVICE)
+    rows = torch.randperm(count)[:1500].to(DEVICE, torch.int32)
+    rows[100:200] = -1
+    moved = (torch.rand(1500) < 0.3).to(DEVICE) if some else None
+    named = rows[(rows >= 0) & moved] if some else rows[rows >= 0]
+    table = None if taps == 1 else random_table(count, count, taps, fill=0.05)
+    want = set(named.tolist()) if table is None else set(table[named.long()].flatten().tolist()) - {-1}
+    for length in (count, 7):
+        told = reader(count, length, table)
+        triton_kernels.announce(rows, moved, told, epoch)
+        assert int(told.number) == len(want) and set(listed(told)) <= want
+
+
+def test_seed_begins_all_lists():
+    """Three layers, two of which begin with the same rows."""
+    change = torch.full((3000,), -1, dtype=torch.int32)
+    change[:1500], change[2000:2005] = torch.randperm(1600)[:1500], torch.arange(5)
+    plan = torch.tensor([[0, 2000, 0, 0], [2000, 1000, 2000, 2000], [0, 2000, 3000, 4000]])
+    due, stamp = torch.full((5000,), -1, dtype=torch.int32, device=DEVICE), torch.zeros(6000, dtype=torch.int32, device=DEVICE)
+    counts = torch.zeros(3, triton_kernels.APART, dtype=torch.int32, device=DEVICE)
+    triton_kernels.seed(plan.to(DEVICE), 2000, change.to(DEVICE), due, stamp, counts, torch.tensor([9], dtype=torch.int32, device=DEVICE))
+    assert counts[:, 0].tolist() == [1500, 5, 1500] and not counts[:, 1:].any()
+    for begin, length, stamps, rows in ((0, 2000, 0, change[:2000]), (2000, 1000, 2000, change[2000:]), (3000, 2000, 4000, change[:2000])):
+        assert torch.equal(due[begin : begin + length].cpu(), rows)
+        marked = torch.nonzero(stamp[stamps : stamps + 2000].cpu() == 9)[:, 0].tolist()
+        assert marked == sorted(rows[rows >= 0].tolist())
 
 
 @pytest.mark.parametrize("dtype", triton_kernels.DTYPES)
