@@ -6,7 +6,7 @@ The gradient by x is the same convolution over the reverse table with transposed
 directions: the compiled one on the CPU, the Triton one on CUDA. Where they are not to be had, plain torch does the same work.
 """
 
-__all__ = ["apply_conv", "only_path", "sparse_conv"]
+__all__ = ["apply_conv", "only_path", "path_on", "sparse_conv"]
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,19 +38,20 @@ def only_path(path: str) -> Iterator[None]:
         _forced = before
 
 
-def _path(x: Tensor) -> str:
+def path_on(device: torch.device, dtype: torch.dtype) -> str:
+    """Which of the paths features of a type take on a device."""
     if _forced is not None:
         return _forced
-    if x.device.type == "cpu" and x.dtype == torch.float32 and kernels.available():
+    if device.type == "cpu" and dtype == torch.float32 and kernels.available():
         return "compiled"
-    return "triton" if x.is_cuda and x.dtype in triton_kernels.DTYPES and triton_kernels.available() else "torch"
+    return "triton" if device.type == "cuda" and dtype in triton_kernels.DTYPES and triton_kernels.available() else "torch"
 
 
 def apply_conv(
     x: Tensor, table: Tensor, weight: Tensor, bias: Tensor | None = None, residual: Tensor | None = None, relu: bool = False
 ) -> Tensor:
     """The convolution without autograd, with residual sum and ReLU at its end; see `sparse_conv`."""
-    path = _path(x)
+    path = path_on(x.device, x.dtype)
     if path == "compiled":
         return kernels.conv(x, table, weight, bias, residual, relu)
     if path == "triton":
@@ -64,7 +65,7 @@ def apply_conv(
 
 
 def _weight_grad(x: Tensor, table: Tensor, grad: Tensor) -> Tensor:
-    path = _path(x)
+    path = path_on(x.device, x.dtype)
     if path == "compiled":
         return kernels.conv_weight_grad(x, table, grad)
     if path == "triton":

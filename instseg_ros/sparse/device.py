@@ -20,13 +20,13 @@ from instseg_ros.mapping.voxel_map import MapDelta, VoxelMap
 from instseg_ros.models.heads import head_widths, positions
 from instseg_ros.models.network import InstanceNet, input_width
 from instseg_ros.prediction import Prediction
-from instseg_ros.sparse.device_tables import DeviceTables, LevelArray, upload
-from instseg_ros.sparse.device_update import DueLists, announce, collect, seed, update_layer
+from instseg_ros.sparse.device_tables import DeviceTables, LevelArray, Part, download, upload
+from instseg_ros.sparse.device_update import DueLists, update_layer
 from instseg_ros.sparse.program import INPUT, Layer, compile_network
 from instseg_ros.sparse.refinement import IncrementalRefinement
 from instseg_ros.sparse.runner import LabelsOf, map_features
 from instseg_ros.sparse.statistics import LayerStatistics
-from instseg_ros.sparse.triton_kernels import APART, Reader
+from instseg_ros.sparse.triton_kernels import APART
 
 _SHORTEST = 4096  # of the lists of due rows
 _PATIENCE = 8  # waves for which a list is far too long before it is shortened
@@ -64,13 +64,16 @@ class _Change:
         kind = {"neighbors": 0, "children": 1, "up": 2, "self": 2}[layer.table]  # a voxel's parent lasts as long as the voxel
         return self.places[1 + kind * depth + layer.level]
 
-    def send(self, dirty: np.ndarray, *lists: Sequence[np.ndarray]) -> None:
-        """Fill it from the host: rows of the finest level; retabled, rechilded and added rows per level; those retabled apart."""
-        packed = np.full(len(self.lists), -1, np.int32)
-        for rows, (begin, length) in zip([dirty, *(rows for parts in lists for rows in parts)], self.places, strict=True):
-            assert len(rows) <= length
-            packed[begin : begin + len(rows)] = rows
-        self.lists.copy_(torch.from_numpy(packed))
+    def listed(self, *rows: np.ndarray) -> tuple[list[Part], list[Part]]:
+        """Places in the tensor, and what to write to them, for the rows of all lists in their order."""
+        assert all(len(part) <= length for part, (_, length) in zip(rows, self.places, strict=True))
+        places = [np.arange(begin, begin + len(part), dtype=np.int32) for part, (begin, _) in zip(rows, self.places, strict=True)]
+        return [*places], [part.astype(np.int32, copy=False) for part in rows]
+
+    def put(self, places: Tensor, rows: Tensor) -> None:
+        """Let the lists hold these rows and nothing else."""
+        self.lists.fill_(-1)
+        self.lists.index_put_((places.long(),), rows)
 
 
 class DeviceIncrementalNetwork:
@@ -122,8 +125,8 @@ class DeviceIncrementalNetwork:
         self._features = torch.zeros(0, input_width(self.config), dtype=self.dtype, device=device)
         self._cache = [torch.zeros(0, layer.weight.shape[2], dtype=self.dtype, device=device) for layer in layers]
         self._fresh = LevelArray(device, torch.bool, 0)
-        self._epoch = torch.zeros(1, dtype=torch.int32, device=device)
         self._threshold = torch.zeros(len(layers), APART, device=device)
+        self._thresholds = self._threshold[:, :1].unbind()
         self._change = _Change.empty((0,) * len(self.config.channels), self._tables.dilated_levels, device)
         self._lists: DueLists | None = None
         self._lengths = [_SHORTEST] * len(self.config.channels)
@@ -195,11 +198,11 @@ class DeviceIncrementalNetwork:
         """Send what changed: rows of tables, features, and which rows are new or read others than before."""
         pyramid = voxels.pyramid
         if everything:
-            self._tables.load(pyramid)
+            tables = self._tables.load(pyramid)
             added = retabled = rechilded = [level.live_rows() for level in pyramid.levels]
             dirty = added[0]
         else:
-            self._tables.follow(pyramid, delta.pyramid)
+            tables = self._tables.follow(pyramid, delta.pyramid)
             added, retabled, rechilded = delta.pyramid.added, delta.pyramid.retabled, delta.pyramid.rechilded
             dirty = delta.dirty()
             needed = [4 * max(len(rows) for rows in lists) for lists in zip(added, retabled, rechilded, strict=True)]
@@ -211,12 +214,14 @@ class DeviceIncrementalNetwork:
         if self._change.lengths != lengths:
             self._recorded = self._lists = None
             self._change = _Change.empty(lengths, self._tables.dilated_levels, self.device)
-        self._change.send(dirty, retabled, rechilded, added, self._tables.retabled_apart)
+        listed = self._change.listed(dirty, *retabled, *rechilded, *added, *self._tables.retabled_apart)
         features = map_features(voxels, dirty, self.config, self.floor_z_m, self.labels_of)
-        rows, values, fresh = upload(self.device, [dirty.astype(np.int32), features, self._fresh.place(added)])
-        self._features.index_put_((rows.long(),), values.to(self.dtype))
+        places, rows, fresh, values, *changed = upload(self.device, [*listed, self._fresh.place(added), [features], *tables])
+        self._change.put(places, rows)
+        self._features.index_put_((rows[: len(dirty)].long(),), values.to(self.dtype))
         self._fresh.clear()
         self._fresh.put(fresh, self._true)
+        self._tables.put(changed)
 
     # -- the wave: nothing in it waits for the device
 
@@ -239,19 +244,17 @@ class DeviceIncrementalNetwork:
 
     def _make_lists(self, lengths: Sequence[int]) -> DueLists:
         """Lists of so many due rows per level, seeded by the change."""
-        numbers = [self._tables.dilated_number(layer) if layer.dilation > 1 else 0 for layer in self.program.layers]
-        seeds = [self._change.of_layer(layer, number) for layer, number in zip(self.program.layers, numbers, strict=True)]
-        return DueLists(self._list_levels, lengths, self._tables.sizes, [*seeds, (0, 0)], self.device)
-
-    def _readers(self, lists: DueLists, source: int) -> list[Reader]:
-        """Who reads a layer's rows (`INPUT`: the features)."""
-        readers = []
-        for i, layer in enumerate(self.program.layers):
-            if layer.source == source:  # where it is the residual too, the table names the row itself
-                readers.append(lists.reader(i, self._tables.reached(layer)))
-            elif layer.residual == source:
-                readers.append(lists.reader(i))
-        return [*readers, lists.reader(len(self.program.layers))] if source == len(self.program.layers) - 1 else readers
+        layers, tables = self.program.layers, self._tables
+        numbers = [tables.dilated_number(layer) if layer.dilation > 1 else 0 for layer in layers]
+        seeds = [self._change.of_layer(layer, number) for layer, number in zip(layers, numbers, strict=True)]
+        lists = DueLists(self._list_levels, lengths, tables.sizes, [*seeds, (0, 0)], self.device)
+        lists.readers = {source: [] for source in range(INPUT, len(layers))}
+        for layer, own in zip(layers, lists.own, strict=False):
+            lists.readers[layer.source].append(own._replace(table=tables.reached(layer)))
+            if layer.residual is not None and layer.residual != layer.source:  # where it is, the table names the row itself
+                lists.readers[layer.residual].append(own)
+        lists.readers[len(layers) - 1].append(lists.own[-1])
+        return lists
 
     def _wave(self, lists: DueLists, everything: bool, before: DueLists | None = None) -> None:
         """Recompute what the change reaches.
@@ -262,26 +265,24 @@ class DeviceIncrementalNetwork:
             before: of an earlier wave after the same change: rows that it replaced count as changed.
         """
         layers = self.program.layers
-        self._epoch.add_(1)
-        lists.clear()
-        seed(lists, self._change.lists, self._epoch)
+        lists.begin(self._change.lists)
         if not everything:
-            for reader in self._readers(lists, INPUT):
-                announce(self._change.dirty, None, reader, self._epoch)
+            for reader in lists.readers[INPUT]:
+                lists.announce(self._change.dirty, None, reader)
         for i, layer in enumerate(layers):
-            readers = self._readers(lists, i) if not everything else [lists.reader(len(layers))] if i == len(layers) - 1 else []
+            readers = lists.readers[i] if not everything else [lists.own[-1]] if i == len(layers) - 1 else []
             if before is not None:
                 for reader in readers:
-                    announce(before.rows[i], before.moved[i], reader, self._epoch)
+                    lists.announce(before.rows[i], before.moved[i], reader)
             x = self._features if layer.source == INPUT else self._cache[layer.source]
             residual = None if layer.residual is None else self._cache[layer.residual]
             update_layer(
-                x, self._tables.read(layer), self._weights[i], layer.bias, residual, layer.relu, self._cache[i], self._threshold[i, :1],
-                self._fresh.levels[layer.level], lists, i, readers, self._epoch)
+                x, self._tables.read(layer), self._weights[i], layer.bias, residual, layer.relu, self._cache[i], self._thresholds[i],
+                self._fresh.levels[layer.level], lists, i, readers)
             if everything and self.tolerance:  # of the first rows seen, so that a stopped wave does not depend on later ones
                 rows = lists.counts[i, 0].clamp(min=1)
                 self._threshold[i, 0] = self.tolerance * self._cache[i].abs().sum(dtype=torch.float32) / (rows * layer.weight.shape[2])
-        collect(lists.reader(len(layers)), self._epoch)
+        lists.collect(len(layers))
 
     # -- after the wave
 
@@ -304,7 +305,7 @@ class DeviceIncrementalNetwork:
         rows = rows.sort().values
         outputs = self.program.read_out(self._cache[-1][rows.long()].float())
         names = list(outputs)
-        packed = torch.cat([rows.view(torch.float32)[:, None], *(outputs[name] for name in names)], 1).cpu().numpy()
+        packed = download(torch.cat([rows.view(torch.float32)[:, None], *(outputs[name] for name in names)], 1))
         slots = packed[:, 0].copy().view(np.int32)
         ends = 1 + np.cumsum([outputs[name].shape[1] for name in names])
         refined = {} if self._refinement is None else {"embedding": self._refinement.initial}

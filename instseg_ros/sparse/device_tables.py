@@ -1,7 +1,8 @@
-"""A pyramid's tables mirrored on a device: after an update only the rows it changed are sent, all of them in one transfer."""
+"""A pyramid's tables mirrored on a device: after an update only the rows it changed are sent."""
 
-__all__ = ["DeviceTables", "LevelArray", "upload"]
+__all__ = ["DeviceTables", "LevelArray", "Part", "download", "upload"]
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,15 +17,48 @@ _ALIGNED_ROWS = 16  # every level begins at an address that the GPU's widest loa
 _SMALLEST = 1024
 
 
-def upload(device: torch.device, arrays: Sequence[np.ndarray]) -> list[Tensor]:
-    """Arrays of four-byte numbers on the device, sent as one."""
-    arrays = [np.ascontiguousarray(array) for array in arrays]
-    packed = torch.from_numpy(np.concatenate([array.reshape(-1).view(np.int32) for array in arrays])).to(device)
-    parts = packed.split([array.size for array in arrays])
-    return [
-        (part.view(torch.float32) if array.dtype == np.float32 else part).view(array.shape)
-        for part, array in zip(parts, arrays, strict=True)
-    ]
+Part = np.ndarray | tuple[np.ndarray, np.ndarray]
+"""An array of four-byte numbers, or one and which of its rows."""
+
+
+def upload(device: torch.device, groups: Sequence[Sequence[Part]]) -> list[Tensor]:
+    """Groups of arrays of four-byte numbers on the device, sent as one; those of a group have the same columns and come one after the other.
+
+    What is a pair is gathered straight into what is sent, which is in memory that the device reads by itself where it is a GPU.
+    """
+    shapes: list[tuple[int, ...]] = []
+    for group in groups:
+        count = sum(len(part[1] if isinstance(part, tuple) else part) for part in group)
+        first = group[0][0] if isinstance(group[0], tuple) else group[0]
+        shapes.append((count, *first.shape[1:]))
+    ends = np.cumsum([0, *(math.prod(shape) for shape in shapes)])
+    packed = torch.empty(int(ends[-1]), dtype=torch.int32, pin_memory=device.type == "cuda")
+    at, kinds, numbers = 0, [], packed.numpy()
+    for group in groups:
+        for part in group:
+            source, rows = part if isinstance(part, tuple) else (part, None)
+            shape = source.shape if rows is None else (len(rows), *source.shape[1:])
+            end = at + math.prod(shape)
+            out = numbers[at:end].view(source.dtype).reshape(shape)
+            if rows is None:
+                out[...] = source
+            else:
+                np.take(source, rows, axis=0, out=out, mode="clip")  # a mode with which numpy writes to `out` directly
+            at = end
+        kinds.append(torch.float32 if source.dtype == np.float32 else torch.int32)
+    sent = packed.to(device, non_blocking=True)
+    return [sent[begin:end].view(kind).view(shape) for begin, end, kind, shape in zip(ends[:-1], ends[1:], kinds, shapes, strict=True)]
+
+
+def download(x: Tensor) -> np.ndarray:
+    """A tensor's values on the host; waits for the device."""
+    if not x.is_cuda:
+        values: np.ndarray = x.cpu().numpy()
+        return values
+    host = torch.empty(x.shape, dtype=x.dtype, pin_memory=True)  # from torch's pool of such memory: the device writes there by itself
+    host.copy_(x, non_blocking=True)
+    torch.cuda.current_stream(x.device).synchronize()
+    return host.numpy()
 
 
 class LevelArray:
@@ -51,9 +85,9 @@ class LevelArray:
             if len(old):
                 new[: len(old) - 1] = old[:-1]
 
-    def place(self, rows: Sequence[np.ndarray]) -> np.ndarray:
-        """Where rows given per level are in the one tensor [n] int32."""
-        return np.concatenate([(part + begin).astype(np.int32) for part, begin in zip(rows, self._begin, strict=True)])
+    def place(self, rows: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Where rows given per level are in the one tensor, [n] int32 per level."""
+        return [(part + begin).astype(np.int32, copy=False) for part, begin in zip(rows, self._begin, strict=True)]
 
     def put(self, places: Tensor, values: Tensor) -> None:
         """Write values (one for each place, or one for all) to places [n]."""
@@ -109,25 +143,31 @@ class DeviceTables:
         self._dilated.fit([self.sizes[level] for level in self.dilated_levels])
         return True
 
-    def load(self, pyramid: Pyramid) -> None:
-        """Send everything."""
+    def load(self, pyramid: Pyramid) -> list[list[Part]]:
+        """What `put` needs of the whole pyramid, to be uploaded."""
         for array in (self._neighbors, self._children, self._up, self._dilated):
             array.clear()
         rows = [level.live_rows() for level in pyramid.levels]
         for level, table in zip(self.dilated_levels, self._found, strict=True):
             table.load(pyramid.levels[level])
         self.retabled_apart = [rows[level] for level in self.dilated_levels]
-        self._send(pyramid, rows, rows, rows, self.retabled_apart)
+        return self._changed(pyramid, rows, rows, rows, self.retabled_apart)
 
-    def follow(self, pyramid: Pyramid, delta: PyramidDelta) -> None:
-        """Send the rows that changed."""
+    def follow(self, pyramid: Pyramid, delta: PyramidDelta) -> list[list[Part]]:
+        """What `put` needs of the rows that changed, to be uploaded."""
         def with_removed(parts: list[np.ndarray]) -> list[np.ndarray]:
             return [np.concatenate(pair) for pair in zip(parts, delta.removed, strict=True)]
 
         tables = zip(self.dilated_levels, self._found, strict=True)
         self.retabled_apart = [table.follow(pyramid.levels[i], delta.removed[i], delta.added[i]) for i, table in tables]
         apart = [np.concatenate([rows, delta.removed[i]]) for i, rows in zip(self.dilated_levels, self.retabled_apart, strict=True)]
-        self._send(pyramid, with_removed(delta.retabled), with_removed(delta.rechilded), with_removed(delta.added), apart)
+        return self._changed(pyramid, with_removed(delta.retabled), with_removed(delta.rechilded), with_removed(delta.added), apart)
+
+    def put(self, uploaded: Sequence[Tensor]) -> None:
+        """Write what `load` or `follow` gave, uploaded."""
+        mirrored = [self._neighbors, self._children, self._up, self._dilated]
+        for array, places, values in zip(mirrored, uploaded[::2], uploaded[1::2], strict=False):
+            array.put(places, values)
 
     def read(self, layer: Layer) -> Tensor | None:
         """The table a layer reads: per output row, rows of its input; None: itself."""
@@ -147,27 +187,23 @@ class DeviceTables:
         """Memory on the device, bytes."""
         return self._neighbors.nbytes() + self._children.nbytes() + self._up.nbytes() + self._dilated.nbytes()
 
-    def _send(
+    def _changed(
         self, pyramid: Pyramid, tabled: list[np.ndarray], childed: list[np.ndarray], parented: list[np.ndarray], apart: list[np.ndarray]
-    ) -> None:
+    ) -> list[list[Part]]:
+        """Groups of places and rows for each kind of table."""
         nothing = np.zeros(0, np.int32)
         none = np.zeros((0, 8), np.int32)
-        childed, parented = [nothing, *childed[1:]], [*parented[:-1], nothing]
-        arrays = [
-            self._neighbors.place(tabled),
-            np.concatenate([level.neighbors[rows] for level, rows in zip(pyramid.levels, tabled, strict=True)]),
-            self._children.place(childed),
-            np.concatenate([none, *(table[rows] for table, rows in zip(pyramid.children, childed[1:], strict=True))]),
-            self._up.place(parented),
-            np.concatenate([none, *(table[rows] for table, rows in zip(pyramid.up, parented[:-1], strict=True))]),
+        groups: list[list[Part]] = [
+            [*self._neighbors.place(tabled)],
+            [(level.neighbors, rows) for level, rows in zip(pyramid.levels, tabled, strict=True)],
+            [*self._children.place([nothing, *childed[1:]])],
+            [none, *zip(pyramid.children, childed[1:], strict=True)],
+            [*self._up.place([*parented[:-1], nothing])],
+            [none, *zip(pyramid.up, parented[:-1], strict=True)],
         ]
-        mirrored = [self._neighbors, self._children, self._up]
         if apart:
-            arrays += [self._dilated.place(apart), np.concatenate([t.table[rows] for t, rows in zip(self._found, apart, strict=True)])]
-            mirrored.append(self._dilated)
-        sent = upload(self._device, arrays)
-        for array, places, values in zip(mirrored, sent[::2], sent[1::2], strict=True):
-            array.put(places, values)
+            groups += [[*self._dilated.place(apart)], [(table.table, rows) for table, rows in zip(self._found, apart, strict=True)]]
+        return groups
 
 
 def _roomy(rows: int) -> int:

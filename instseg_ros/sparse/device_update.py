@@ -3,7 +3,7 @@
 A layer is one Triton launch, or some operations of plain torch where there is no Triton. None of them waits for the device.
 """
 
-__all__ = ["DueLists", "announce", "collect", "seed", "update_layer"]
+__all__ = ["DueLists", "update_layer"]
 
 from collections.abc import Sequence
 
@@ -27,7 +27,7 @@ class DueLists:
         levels: per list, the level of its rows.
         lengths: per level, of its lists.
         sizes: per level, rows there are, the one for "none" among them.
-        seeds: per list, where its seeds begin in the tensor that `seed` is given, and how many places they have there.
+        seeds: per list, where its seeds begin in the tensor that `begin` is given, and how many places they have there.
         device: where they are.
     """
 
@@ -40,77 +40,73 @@ class DueLists:
         self.all = torch.full((sum(long),), -1, dtype=torch.int32, device=device)
         self.rows = list(self.all.split(long))
         """Per list [length] int32, each row once, -1 = none."""
-        self.stamps = torch.zeros(sum(many), dtype=torch.int32, device=device)
         self.counts = torch.zeros(2 * len(long), APART, dtype=torch.int32, device=device)
         """[2 * lists, APART] int32, of which the first column counts: rows due per list, more than its length if it was too short; then
         rows replaced per layer."""
         self.moved: list[Tensor] = []
         """Per layer that was updated [length] bool: which rows of its list were replaced."""
-        self._stamp = list(self.stamps.split(many))
+        self.stamps = torch.zeros(sum(many), dtype=torch.int32, device=device)
+        self.epoch = torch.zeros(1, dtype=torch.int32, device=device)  # of the wave: rows listed in it are stamped by it
+        counts = list(self.counts[:, :1].unbind())
+        self.replaced = counts[len(long) :]
+        """Per layer [1] int32: rows replaced."""
+        self.own = [Reader(*parts, None) for parts in zip(self.stamps.split(many), self.rows, counts[: len(long)], strict=True)]
+        """Per list: who reads another layer's rows by their own number."""
+        self.readers: dict[int, list[Reader]] = {}
+        """By layer: who reads its rows; for their owner to fill in."""
         begins = zip(_begins(long), _begins(many), strict=True)
-        self.seeds = [(*given, *begin) for given, begin in zip(seeds, begins, strict=True)]
-        self.plan = torch.tensor(self.seeds, dtype=torch.int64).to(device)
+        self._seeds = list(seeds)
+        self.plan = torch.tensor([(*given, *begin) for given, begin in zip(seeds, begins, strict=True)], dtype=torch.int64).to(device)
         """[lists, 4] int64, of `device_jit.seed_program`."""
 
-    def reader(self, i: int, table: Tensor | None = None) -> Reader:
-        """List i as that of a layer that reads another's rows through a table, or by their own number."""
-        return Reader(self._stamp[i], self.rows[i], self.counts[i, :1], table)
+    def begin(self, change: Tensor) -> None:
+        """Begin a wave, with the rows listed that are due whatever moves.
 
-    def replaced(self, i: int) -> Tensor:
-        """[1] int32: the number of rows of layer i that were replaced."""
-        return self.counts[len(self.rows) + i, :1]
-
-    def clear(self) -> None:
-        """Forget what is listed; the stamps are told apart by a new epoch."""
+        Args:
+            change: [*] int32 rows, where each list's seeds are; -1 = none.
+        """
+        self.epoch.add_(1)
         self.all.fill_(-1)
         self.counts.zero_()
         self.moved = []
+        if self._by_triton():
+            longest = max(places for _, places in self._seeds)
+            triton_kernels.seed(self.plan, longest, change, self.all, self.stamps, self.counts, self.epoch)
+            return
+        for reader, (begin, places) in zip(self.own, self._seeds, strict=True):
+            self.announce(change[begin : begin + places], None, reader)
+
+    def announce(self, rows: Tensor, moved: Tensor | None, reader: Reader) -> None:
+        """List what reads some rows; arguments as in `triton_kernels.announce`."""
+        if self._by_triton():
+            triton_kernels.announce(rows, moved, reader, self.epoch)
+            return
+        rows = (rows if moved is None else rows.masked_fill(~moved, -1)).long()
+        # The index -1 leads to the last row, that of "none": of a table it names none, and whether it is stamped does not count.
+        reader.stamp.index_put_((rows if reader.table is None else reader.table[rows].long(),), self.epoch)
+
+    def collect(self, i: int) -> Tensor:
+        """List i [length] int32, now that everything was announced to it."""
+        stamp, due, number, _ = self.own[i]
+        if not self._by_triton():
+            place = torch.cumsum(stamp[:-1] == self.epoch, 0, dtype=torch.int32)
+            number.copy_(place[-1:])
+            numbers = torch.arange(1, len(due) + 1, dtype=torch.int32, device=due.device)
+            found = torch.searchsorted(place, numbers, out_int32=True)  # the k-th row is where the count reaches k
+            due.copy_(found.masked_fill_(found == len(place), -1))
+        return due
+
+    def _by_triton(self) -> bool:
+        return conv.path_on(self.all.device, torch.float32) == "triton"
 
 
 def _begins(sizes: Sequence[int]) -> list[int]:
     return [sum(sizes[:i]) for i in range(len(sizes))]
 
 
-def seed(lists: DueLists, change: Tensor, epoch: Tensor) -> None:
-    """Begin all lists with the rows that are due whatever moves.
-
-    Args:
-        lists: cleared ones.
-        change: [*] int32 rows, where each list's `seeds` says; -1 = none.
-        epoch: [1] int32: a number above 0 that the stamps do not hold yet.
-    """
-    if _by_triton(change):
-        longest = max(places for _, places, *_ in lists.seeds)
-        triton_kernels.seed(lists.plan, longest, change, lists.all, lists.stamps, lists.counts, epoch)
-        return
-    for i, (begin, places, *_) in enumerate(lists.seeds):
-        announce(change[begin : begin + places], None, lists.reader(i), epoch)
-
-
-def announce(rows: Tensor, moved: Tensor | None, reader: Reader, epoch: Tensor) -> None:
-    """List what reads some rows; arguments as in `triton_kernels.announce`."""
-    if _by_triton(rows):
-        triton_kernels.announce(rows, moved, reader, epoch)
-        return
-    rows = (rows if moved is None else rows.masked_fill(~moved, -1)).long()
-    # The index -1 leads to the last row, that of "none": of a table it names none, and whether it is stamped does not count.
-    reader.stamp.index_put_((rows if reader.table is None else reader.table[rows].long(),), epoch)
-
-
-def collect(reader: Reader, epoch: Tensor) -> None:
-    """Make the list of what was announced. With Triton it is there already."""
-    if _by_triton(reader.due):
-        return
-    place = torch.cumsum(reader.stamp[:-1] == epoch, 0, dtype=torch.int32)
-    reader.number.copy_(place[-1:])
-    numbers = torch.arange(1, len(reader.due) + 1, dtype=torch.int32, device=reader.due.device)
-    found = torch.searchsorted(place, numbers, out_int32=True)  # the k-th row is where the count reaches k
-    reader.due.copy_(found.masked_fill_(found == len(place), -1))
-
-
 def update_layer(
     x: Tensor, table: Tensor | None, weight: Tensor, bias: Tensor, residual: Tensor | None, relu: bool, cache: Tensor, threshold: Tensor,
-    fresh: Tensor, lists: DueLists, layer: int, readers: Sequence[Reader], epoch: Tensor,
+    fresh: Tensor, lists: DueLists, layer: int, readers: Sequence[Reader],
 ) -> None:
     """Recompute the due rows of a layer, replace, in place, those that moved, and announce them to the layers that read them.
 
@@ -123,29 +119,22 @@ def update_layer(
         fresh: [N] bool: or if it is marked here.
         lists: in whose list `layer` the due rows are. What was replaced is left in `moved` and `replaced`.
         readers: other layers' lists, none twice.
-        epoch: [1] int32, of this wave.
     """
-    own = lists.reader(layer)
-    collect(own, epoch)
-    replaced = lists.replaced(layer)
-    if _by_triton(x):
+    rows, replaced = lists.collect(layer), lists.replaced[layer]
+    if conv.path_on(x.device, x.dtype) == "triton":
         # The same tiles whatever the length of the list: a kernel compiled in the middle of a run would stall a live map.
         tiles = triton_kernels.conv_tiles(_TILE_ROWS, weight.shape[1], weight.shape[2], x.dtype, whole_rows=True)
         most = triton_kernels.MAX_READERS
         moved = triton_kernels.update(
-            x, table, own.due, weight, bias, residual, relu, cache, threshold, fresh, torch.backends.cuda.matmul.allow_tf32, tiles,
-            readers[:most], epoch, replaced)
+            x, table, rows, weight, bias, residual, relu, cache, threshold, fresh, torch.backends.cuda.matmul.allow_tf32, tiles,
+            readers[:most], lists.epoch, replaced)
         readers = readers[most:]
     else:
-        moved = _plain_update(x, table, own.due, weight, bias, residual, relu, cache, threshold, fresh)
+        moved = _plain_update(x, table, rows, weight, bias, residual, relu, cache, threshold, fresh)
         replaced.copy_(moved.sum(dtype=torch.int32))
     lists.moved.append(moved)
     for reader in readers:
-        announce(own.due, moved, reader, epoch)
-
-
-def _by_triton(x: Tensor) -> bool:
-    return conv._path(x if x.is_floating_point() else x.new_zeros(0, dtype=torch.float32)) == "triton"
+        lists.announce(rows, moved, reader)
 
 
 def _plain_update(

@@ -26,7 +26,7 @@ from instseg_ros.sparse import device as device_module
 from instseg_ros.sparse import triton_kernels
 from instseg_ros.sparse.conv import only_path
 from instseg_ros.sparse.device import DeviceIncrementalNetwork
-from instseg_ros.sparse.device_tables import DeviceTables
+from instseg_ros.sparse.device_tables import DeviceTables, download, upload
 from instseg_ros.sparse.incremental import IncrementalNetwork
 from instseg_ros.sparse.runner import FullPassRunner, Prediction
 
@@ -92,7 +92,8 @@ def test_tables_on_the_device_are_those_of_the_map(seed, steps):
     for step in range(steps):
         delta = voxels.apply(random_step(rng, voxels))
         mirror.fit(voxels.pyramid)
-        mirror.load(voxels.pyramid) if step == 0 else mirror.follow(voxels.pyramid, delta.pyramid)
+        changed = mirror.load(voxels.pyramid) if step == 0 else mirror.follow(voxels.pyramid, delta.pyramid)
+        mirror.put(upload(torch.device(DEVICE), changed))
         for level, want in enumerate(voxels.pyramid.tables().levels):
             for name in ("neighbors", "children", "up"):
                 table = getattr(want, name)
@@ -100,6 +101,15 @@ def test_tables_on_the_device_are_those_of_the_map(seed, steps):
                     got = getattr(mirror, f"_{name}").levels[level].cpu()
                     assert torch.equal(got[: len(table)], table)
                     assert (got[len(table) :] == -1).all()
+
+
+def test_what_is_sent_arrives():
+    numbers, table = np.arange(3, dtype=np.int32), np.arange(40, dtype=np.float32).reshape(20, 2)
+    empty = np.zeros((0, 2), np.float32)
+    sent = upload(torch.device(DEVICE), [[numbers, numbers[:0], numbers[1:]], [empty, (table, numbers[::-1]), table[:1]], [(table, numbers[:0])]])
+    assert sent[0].tolist() == [0, 1, 2, 1, 2]
+    assert sent[1].dtype == torch.float32 and np.array_equal(download(sent[1]), table[[2, 1, 0, 0]])
+    assert sent[2].shape == (0, 2)
 
 
 def floor(size: int) -> MapUpdate:
@@ -169,8 +179,8 @@ class Recording:
 
     def addresses(self) -> list[int]:
         n = self.network
-        lists = [n._lists.all, n._lists.stamps, n._lists.counts, n._lists.plan]
-        arrays = [n._features, *n._cache, n._epoch, n._threshold, n._change.lists, *n._fresh.levels, *lists]
+        lists = [n._lists.all, n._lists.stamps, n._lists.counts, n._lists.epoch, n._lists.plan]
+        arrays = [n._features, *n._cache, n._threshold, n._change.lists, *n._fresh.levels, *lists]
         tables = [*n._tables._neighbors.levels, *n._tables._children.levels, *n._tables._up.levels]
         return [t.data_ptr() for t in (*arrays, *tables)]
 
