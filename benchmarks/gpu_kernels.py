@@ -28,7 +28,7 @@ from instseg_ros.benchmarks.surfaces import surface_voxels
 from instseg_ros.config import ModelConfig
 from instseg_ros.models.network import InstanceNet, input_features
 from instseg_ros.report import write_report
-from instseg_ros.sparse import triton_kernels
+from instseg_ros.sparse import triton_kernels, triton_updates
 from instseg_ros.sparse.conv import apply_conv, only_path, sparse_conv
 from instseg_ros.sparse.program import Head, Program, compile_network
 from instseg_ros.sparse.pyramid import Tables, build_tables
@@ -154,7 +154,7 @@ def updates(scene: Scene, rounds: int) -> Iterator[Row]:
         def triton_update(
             x: Tensor = x, weight: Tensor = weight, cache: Tensor = by_triton, allow: bool = precision == "tf32"
         ) -> None:
-            triton_kernels.update(x, table, due, weight, None, None, True, cache, 0.01, allow_tf32=allow)
+            triton_updates.update(x, table, due, weight, None, None, True, cache, 0.01, allow_tf32=allow)
 
         with tf32(precision == "tf32"):
             times = {f"ms_{name}": round(milliseconds(call, scene.device, rounds), 4)

@@ -20,13 +20,15 @@ from instseg_ros.mapping.voxel_map import MapDelta, VoxelMap
 from instseg_ros.models.heads import head_widths, positions
 from instseg_ros.models.network import InstanceNet, input_width
 from instseg_ros.prediction import Prediction
+from instseg_ros.sparse.device_refinement import DeviceRefinement
 from instseg_ros.sparse.device_tables import DeviceTables, LevelArray, Part, download, upload
 from instseg_ros.sparse.device_update import DueLists, update_layer
+from instseg_ros.sparse.neighborhood import nearest_radius
 from instseg_ros.sparse.program import INPUT, Layer, compile_network
 from instseg_ros.sparse.refinement import IncrementalRefinement
 from instseg_ros.sparse.runner import LabelsOf, map_features
 from instseg_ros.sparse.statistics import LayerStatistics
-from instseg_ros.sparse.triton_kernels import APART
+from instseg_ros.sparse.triton_updates import APART
 
 _SHORTEST = 4096  # of the lists of due rows
 _PATIENCE = 8  # waves for which a list is far too long before it is shortened
@@ -50,6 +52,11 @@ class _Change:
         sizes = [lengths[0], *lengths, *lengths, *lengths, *(lengths[level] for level in apart)]
         places = [(sum(sizes[:i]), size) for i, size in enumerate(sizes)]
         return _Change(lengths, torch.full((sum(sizes),), -1, dtype=torch.int32, device=device), places)
+
+    @property
+    def retabled(self) -> tuple[int, int]:
+        """Where the rows of the finest level with other neighbours are: begin and length."""
+        return self.places[1]
 
     @property
     def dirty(self) -> Tensor:
@@ -108,10 +115,12 @@ class DeviceIncrementalNetwork:
         self.labels_of: LabelsOf | None = None  # set where the true classes are known, for a network with label_input
         program = compile_network(net)
         self.program = program.to(self.device)
-        self._refines = program.refinement  # on the CPU: a few numbers per voxel, and the published embeddings are there
+        # With more nearest voxels than the table of neighbours has for sure, attention runs on the host.
+        refines = program.refinement
+        self._on_host = refines if refines is not None and nearest_radius(refines.k) > 1 else None
         self._weights = [layer.weight.detach().to(dtype) for layer in self.program.layers]
         levels = [layer.level for layer in self.program.layers]
-        self._list_levels = [*levels, 0]  # the last list is that of what the last layer replaced
+        self._levels = levels
         self._replay = replay and self.device.type == "cuda"
         self._true = torch.ones((), dtype=torch.bool, device=self.device)
         self.reset()
@@ -131,7 +140,12 @@ class DeviceIncrementalNetwork:
         self._lists: DueLists | None = None
         self._lengths = [_SHORTEST] * len(self.config.channels)
         self._unneeded = [0] * len(self.config.channels)
-        self._refinement = None if self._refines is None else IncrementalRefinement(self._refines, self.tolerance)
+        self._refinement = None if self._on_host is None else IncrementalRefinement(self._on_host, self.tolerance)
+        self._attention: DeviceRefinement | None = None
+        if self.program.refinement is not None and self._refinement is None:
+            self._attention = DeviceRefinement(self.program.refinement, self.program.heads["embedding"], self.tolerance, len(layers))
+        # After the layers' lists comes that of the rows which the last layer replaced; the last list is that of what is published.
+        self._list_levels = [*self._levels, 0, *([0] * self._attention.lists if self._attention else [])]
         self._empty = True
         self.prediction = Prediction.empty(head_widths(self.config))
         self.statistics: list[LayerStatistics] = []
@@ -162,12 +176,15 @@ class DeviceIncrementalNetwork:
             longer = self._make_lists(tuple(self._tables.sizes))
             self._wave(longer, everything, lists)
             lists, counts = longer, self._read_counts(longer)
-        due, replaced = counts.reshape(2, -1)[:, :-1]
-        names = [(layer.name, len(voxels.pyramid.levels[layer.level])) for layer in self.program.layers]
-        self.statistics = [LayerStatistics(*name, int(n), int(m)) for name, n, m in zip(names, due, replaced, strict=True)]
+        due, replaced = counts.reshape(2, -1)
+        worked = {i: layer.name for i, layer in enumerate(self.program.layers)}
+        if self._attention is not None:
+            worked |= {len(worked) + 1 + i: f"refine.{i}" for i in range(self._attention.lists - 1)}
+        rows = [len(voxels.pyramid.levels[level]) for level in self._list_levels]
+        self.statistics = [LayerStatistics(name, rows[i], int(due[i]), int(replaced[i])) for i, name in worked.items()]
         if not everything:
             self._choose_lengths(due)
-        slots = self._read_out(lists.rows[-1][: counts[len(lists.rows) - 1]], voxels.coords)
+        slots = self._read_out(lists.rows[-1][: due[-1]], voxels.coords)
         if self._refinement is not None and self.prediction.embedding is not None:
             known = None if everything else delta
             slots, statistics = self._refinement.follow(voxels.pyramid.levels[0], known, slots, self.prediction.embedding)
@@ -176,7 +193,8 @@ class DeviceIncrementalNetwork:
 
     def nbytes(self) -> int:
         """Device memory held by the cached outputs, bytes."""
-        return sum(t.numel() * t.element_size() for t in (self._features, *self._cache))
+        attention = 0 if self._attention is None else self._attention.nbytes()
+        return sum(t.numel() * t.element_size() for t in (self._features, *self._cache)) + attention
 
     # -- before the wave
 
@@ -189,6 +207,8 @@ class DeviceIncrementalNetwork:
             for i, layer in enumerate(self.program.layers):
                 self._cache[i] = _grown_tensor(self._cache[i], sizes[layer.level])
             self._fresh.fit(sizes)
+            if self._attention is not None:
+                self._attention.fit(sizes[0])
         if len(self.prediction.semantic) < voxels.capacity:
             self.prediction = self.prediction.grown(voxels.capacity)
         if self._refinement is not None:
@@ -247,13 +267,17 @@ class DeviceIncrementalNetwork:
         layers, tables = self.program.layers, self._tables
         numbers = [tables.dilated_number(layer) if layer.dilation > 1 else 0 for layer in layers]
         seeds = [self._change.of_layer(layer, number) for layer, number in zip(layers, numbers, strict=True)]
-        lists = DueLists(self._list_levels, lengths, tables.sizes, [*seeds, (0, 0)], self.device)
+        attends = self._list_levels[len(layers) + 1 : -1]  # lists whose rows are due when their nearest voxels are others
+        seeds += [(0, 0), *(self._change.retabled for _ in attends), (0, 0)][: len(self._list_levels) - len(layers)]
+        lists = DueLists(self._list_levels, lengths, tables.sizes, seeds, self.device)
         lists.readers = {source: [] for source in range(INPUT, len(layers))}
         for layer, own in zip(layers, lists.own, strict=False):
             lists.readers[layer.source].append(own._replace(table=tables.reached(layer)))
             if layer.residual is not None and layer.residual != layer.source:  # where it is, the table names the row itself
                 lists.readers[layer.residual].append(own)
-        lists.readers[len(layers) - 1].append(lists.own[-1])
+        lists.readers[len(layers) - 1].append(lists.own[len(layers)])
+        if self._attention is not None:
+            self._attention.connect(lists, tables.neighbors)
         return lists
 
     def _wave(self, lists: DueLists, everything: bool, before: DueLists | None = None) -> None:
@@ -270,7 +294,7 @@ class DeviceIncrementalNetwork:
             for reader in lists.readers[INPUT]:
                 lists.announce(self._change.dirty, None, reader)
         for i, layer in enumerate(layers):
-            readers = lists.readers[i] if not everything else [lists.own[-1]] if i == len(layers) - 1 else []
+            readers = lists.readers[i] if not everything else [lists.own[len(layers)]] if i == len(layers) - 1 else []
             if before is not None:
                 for reader in readers:
                     lists.announce(before.rows[i], before.moved[i], reader)
@@ -282,19 +306,21 @@ class DeviceIncrementalNetwork:
             if everything and self.tolerance:  # of the first rows seen, so that a stopped wave does not depend on later ones
                 rows = lists.counts[i, 0].clamp(min=1)
                 self._threshold[i, 0] = self.tolerance * self._cache[i].abs().sum(dtype=torch.float32) / (rows * layer.weight.shape[2])
-        lists.collect(len(layers))
+        if self._attention is not None:
+            self._attention.wave(lists, self._cache[-1], self._tables.neighbors, self._fresh.levels[0], everything, before)
+        lists.collect(len(self._list_levels) - 1)
 
     # -- after the wave
 
     def _read_counts(self, lists: DueLists) -> np.ndarray:
-        """[2 * lists] rows due per list, rows replaced per layer; waits for the device."""
+        """[2 * lists] rows due per list, then rows replaced; waits for the device."""
         counts: np.ndarray = lists.counts[:, 0].cpu().numpy()
         return counts
 
     def _choose_lengths(self, due: np.ndarray) -> None:
         """Lists for the next wave: twice what was needed; kept while they are not too short, nor far too long for some time."""
         for level, length in enumerate(self._lengths):
-            most = max(int(n) for n, layer in zip(due, self.program.layers, strict=True) if layer.level == level)
+            most = max(int(n) for n, own in zip(due, self._list_levels, strict=True) if own == level)
             wanted = _power_of_two(2 * most)
             self._unneeded[level] = self._unneeded[level] + 1 if wanted * 4 < length else 0
             if most > length or self._unneeded[level] >= _PATIENCE:
@@ -304,6 +330,8 @@ class DeviceIncrementalNetwork:
         """Publish the outputs of rows [n], whose voxels are `coords` [capacity, 3]; returns them [n] int32, ascending."""
         rows = rows.sort().values
         outputs = self.program.read_out(self._cache[-1][rows.long()].float())
+        if self._attention is not None:
+            outputs["embedding"] = self._attention.refined[rows.long()]
         names = list(outputs)
         packed = download(torch.cat([rows.view(torch.float32)[:, None], *(outputs[name] for name in names)], 1))
         slots = packed[:, 0].copy().view(np.int32)

@@ -4,7 +4,7 @@ A layer is one launch: `update_program` recomputes the due rows, replaces those 
 lists of the layers that do. What the map's change itself makes due is put on all lists before, by `seed_program`.
 """
 
-__all__ = ["announce_program", "seed_program", "update_program"]
+__all__ = ["announce_program", "attend_program", "seed_program", "update_program"]
 
 import triton
 import triton.language as tl
@@ -76,36 +76,15 @@ def seed_program(plan, change, due, stamp, count, epoch, APART: tl.constexpr, BL
 
 
 @triton.jit
-def update_program(
-    x, table, rows, weight, bias, residual, cache, moved, replaced, fresh, threshold, n,
-    epoch, table_a, stamp_a, due_a, count_a, length_a, table_b, stamp_b, due_b, count_b, length_b,
-    TAPS: tl.constexpr, CIN: tl.constexpr, COUT: tl.constexpr,
-    HAS_TABLE: tl.constexpr, HAS_ROWS: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr, RELU: tl.constexpr,
-    HAS_FRESH: tl.constexpr, THRESHOLD_IN_MEMORY: tl.constexpr, HAS_REPLACED: tl.constexpr,
+def _replace(
+    value, row, i, n, columns, cache, moved, replaced, fresh, threshold, epoch,
+    table_a, stamp_a, due_a, count_a, length_a, table_b, stamp_b, due_b, count_b, length_b,
+    COUT: tl.constexpr, HAS_FRESH: tl.constexpr, THRESHOLD_IN_MEMORY: tl.constexpr, HAS_REPLACED: tl.constexpr,
     TAPS_A: tl.constexpr, PADDED_A: tl.constexpr, TAPS_B: tl.constexpr, PADDED_B: tl.constexpr,
-    PRECISION: tl.constexpr, WIDEN: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """Recomputes BLOCK_M rows of a cache, of all its channels, and replaces those that moved.
-
-    `moved` [n] says which; `replaced` counts them; up to two layers, A and B, hear of them (0 taps = there is none).
-    """
-    i = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
-    columns = tl.arange(0, BLOCK_N)
-    inside = i < n
-    if HAS_ROWS:
-        row = tl.load(rows + i, mask=inside, other=-1).to(tl.int64)
-    else:
-        row = tl.where(inside, i, -1).to(tl.int64)
-    if tl.max(row, 0) < 0:  # the rest of a list that is longer than was needed
-        tl.store(moved + i, tl.zeros_like(i).to(tl.uint8), mask=inside)
-        return
-    live = row >= 0
-    value = layer_of_rows(
-        x, table, row, columns, weight, bias, residual, TAPS, CIN, COUT, HAS_TABLE, HAS_BIAS, HAS_RESIDUAL, RELU,
-        PRECISION, WIDEN, BLOCK_M, BLOCK_N, BLOCK_K).to(cache.dtype.element_ty)  # fmt: skip
-
+    """Writes to `cache` the rows that moved, says which, counts them, and announces them to up to two layers (0 taps = none)."""
     # What is compared is what would be stored, so that a value which rounds to the cached one has not moved.
+    live = row >= 0
     kept = live[:, None] & (columns < COUT)[None, :]
     at = row[:, None] * COUT + columns[None, :]
     old = tl.load(cache + at, mask=kept, other=0.0).to(tl.float32)
@@ -119,7 +98,7 @@ def update_program(
         replace = replace | (tl.load(fresh + row, mask=live, other=0) != 0)
     replace = replace & live
     tl.store(cache + at, value, mask=kept & replace[:, None])
-    tl.store(moved + i, replace.to(tl.uint8), mask=inside)
+    tl.store(moved + i, replace.to(tl.uint8), mask=i < n)
     if HAS_REPLACED:
         tl.atomic_add(replaced, tl.sum(replace.to(tl.int32), 0))
     if TAPS_A > 0:
@@ -129,3 +108,87 @@ def update_program(
             _announce(row, number, table_a, stamp_a, due_a, count_a, length_a, TAPS_A, PADDED_A)
             if TAPS_B > 0:
                 _announce(row, number, table_b, stamp_b, due_b, count_b, length_b, TAPS_B, PADDED_B)
+
+
+@triton.jit
+def update_program(
+    x, table, rows, weight, bias, residual, cache, moved, replaced, fresh, threshold, n,
+    epoch, table_a, stamp_a, due_a, count_a, length_a, table_b, stamp_b, due_b, count_b, length_b,
+    TAPS: tl.constexpr, CIN: tl.constexpr, COUT: tl.constexpr,
+    HAS_TABLE: tl.constexpr, HAS_ROWS: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr, RELU: tl.constexpr,
+    HAS_FRESH: tl.constexpr, THRESHOLD_IN_MEMORY: tl.constexpr, HAS_REPLACED: tl.constexpr,
+    TAPS_A: tl.constexpr, PADDED_A: tl.constexpr, TAPS_B: tl.constexpr, PADDED_B: tl.constexpr,
+    PRECISION: tl.constexpr, WIDEN: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+):  # fmt: skip
+    """Recomputes BLOCK_M rows of a cache, of all its channels, and replaces those that moved (`_replace`)."""
+    i = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
+    columns = tl.arange(0, BLOCK_N)
+    inside = i < n
+    if HAS_ROWS:
+        row = tl.load(rows + i, mask=inside, other=-1).to(tl.int64)
+    else:
+        row = tl.where(inside, i, -1).to(tl.int64)
+    if tl.max(row, 0) < 0:  # the rest of a list that is longer than was needed
+        tl.store(moved + i, tl.zeros_like(i).to(tl.uint8), mask=inside)
+        return
+    value = layer_of_rows(
+        x, table, row, columns, weight, bias, residual, TAPS, CIN, COUT, HAS_TABLE, HAS_BIAS, HAS_RESIDUAL, RELU,
+        PRECISION, WIDEN, BLOCK_M, BLOCK_N, BLOCK_K).to(cache.dtype.element_ty)  # fmt: skip
+    _replace(
+        value, row, i, n, columns, cache, moved, replaced, fresh, threshold, epoch, table_a, stamp_a, due_a, count_a, length_a,
+        table_b, stamp_b, due_b, count_b, length_b, COUT, HAS_FRESH, THRESHOLD_IN_MEMORY, HAS_REPLACED,
+        TAPS_A, PADDED_A, TAPS_B, PADDED_B)  # fmt: skip
+
+
+@triton.jit
+def attend_program(
+    x, neighbors, order, rows, own, other, bias, score, update, out, moved, replaced, fresh, threshold, n,
+    epoch, table_a, stamp_a, due_a, count_a, length_a, table_b, stamp_b, due_b, count_b, length_b,
+    NEAREST: tl.constexpr, COLUMNS: tl.constexpr, F: tl.constexpr, H: tl.constexpr,
+    TAPS_A: tl.constexpr, PADDED_A: tl.constexpr, TAPS_B: tl.constexpr, PADDED_B: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_F: tl.constexpr, BLOCK_H: tl.constexpr,
+):  # fmt: skip
+    """`models.refine.attend` (Liang 2019, eqs. 7 to 10) for BLOCK_M rows; the softmax is summed up as the neighbours come."""
+    i = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
+    inside = i < n
+    row = tl.load(rows + i, mask=inside, other=-1).to(tl.int64)
+    if tl.max(row, 0) < 0:
+        tl.store(moved + i, tl.zeros_like(i).to(tl.uint8), mask=inside)
+        return
+    live = row >= 0
+    f, h = tl.arange(0, BLOCK_F), tl.arange(0, BLOCK_H)
+    in_f, in_h = f < F, h < H
+    hidden = f[:, None] * H + h[None, :]
+    to_hidden = in_f[:, None] & in_h[None, :]
+    center = tl.load(x + row[:, None] * F + f[None, :], mask=live[:, None] & in_f[None, :], other=0.0)
+    mine = tl.dot(center, tl.load(own + hidden, mask=to_hidden, other=0.0), input_precision="ieee")
+    mine += tl.load(bias + h, mask=in_h, other=0.0)[None, :]
+    theirs = tl.load(other + hidden, mask=to_hidden, other=0.0)
+    weigh = tl.load(score + h, mask=in_h, other=0.0)
+
+    best = tl.full((BLOCK_M,), -1e30, tl.float32)
+    total = tl.zeros((BLOCK_M,), tl.float32)
+    mean = tl.zeros((BLOCK_M, BLOCK_F), tl.float32)
+    seen = tl.zeros((BLOCK_M,), tl.int32)
+    for step in range(COLUMNS):
+        source = tl.load(neighbors + row * 27 + tl.load(order + step), mask=live, other=-1).to(tl.int64)
+        there = (source >= 0) & (seen < NEAREST)
+        seen += there.to(tl.int32)
+        around = tl.load(x + source[:, None] * F + f[None, :], mask=there[:, None] & in_f[None, :], other=0.0)
+        p = tl.sum(tl.maximum(mine + tl.dot(around, theirs, input_precision="ieee"), 0.0) * weigh[None, :], 1)
+        p = tl.where(there, p, -1e30)
+        top = tl.maximum(best, p)
+        kept, alpha = tl.exp(best - top), tl.where(there, tl.exp(p - top), 0.0)
+        total = total * kept + alpha
+        mean = mean * kept[:, None] + around * alpha[:, None]
+        best = top
+    mean = mean / tl.where(total > 0.0, total, 1.0)[:, None]
+
+    back = f[:, None] * F + f[None, :]
+    to_back = in_f[:, None] & in_f[None, :]
+    value = tl.dot(center, tl.load(update + back, mask=to_back, other=0.0), input_precision="ieee")
+    value = tl.dot(mean, tl.load(update + F * F + back, mask=to_back, other=0.0), value, input_precision="ieee")
+    _replace(
+        value, row, i, n, f, out, moved, replaced, fresh, threshold, epoch, table_a, stamp_a, due_a, count_a, length_a,
+        table_b, stamp_b, due_b, count_b, length_b, F, True, True, True, TAPS_A, PADDED_A, TAPS_B, PADDED_B)  # fmt: skip

@@ -169,6 +169,11 @@ class DeviceTables:
         for array, places, values in zip(mirrored, uploaded[::2], uploaded[1::2], strict=False):
             array.put(places, values)
 
+    @property
+    def neighbors(self) -> Tensor:
+        """[N, 27] int32 of the finest level."""
+        return self._neighbors.levels[0]
+
     def read(self, layer: Layer) -> Tensor | None:
         """The table a layer reads: per output row, rows of its input; None: itself."""
         if layer.table == "self":

@@ -3,22 +3,24 @@
 A layer is one Triton launch, or some operations of plain torch where there is no Triton. None of them waits for the device.
 """
 
-__all__ = ["DueLists", "update_layer"]
+__all__ = ["DueLists", "update_attention", "update_layer"]
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from instseg_ros.sparse import conv, triton_kernels
-from instseg_ros.sparse.triton_kernels import APART, Reader
+from instseg_ros.models.refine import attend
+from instseg_ros.sparse import conv, triton_kernels, triton_updates
+from instseg_ros.sparse.triton_updates import APART, Reader
 
 _GATHER_FLOATS = 1 << 24  # rows are gathered in blocks of this many floats (64 MB)
+_ATTEND_ROWS = 1 << 15  # rows attended to at once
 _TILE_ROWS = 16_384  # tiles are chosen as for this many rows
 
 
 class DueLists:
-    """A list of due rows for each layer, and one of the rows of the last layer that were replaced.
+    """Lists of due rows, one for each layer, and for whatever else has to hear of rows that were replaced.
 
     Lists have a fixed length, and unused places hold -1, so that nobody has to know how many rows are due. With Triton a row is appended
     when it is announced; without, it is marked in the stamps, and the list is made of them when its layer's turn comes.
@@ -42,18 +44,18 @@ class DueLists:
         """Per list [length] int32, each row once, -1 = none."""
         self.counts = torch.zeros(2 * len(long), APART, dtype=torch.int32, device=device)
         """[2 * lists, APART] int32, of which the first column counts: rows due per list, more than its length if it was too short; then
-        rows replaced per layer."""
-        self.moved: list[Tensor] = []
-        """Per layer that was updated [length] bool: which rows of its list were replaced."""
+        rows replaced per list."""
+        self.moved: dict[int, Tensor] = {}
+        """Per list that was worked off [length] bool: which of its rows were replaced."""
         self.stamps = torch.zeros(sum(many), dtype=torch.int32, device=device)
         self.epoch = torch.zeros(1, dtype=torch.int32, device=device)  # of the wave: rows listed in it are stamped by it
         counts = list(self.counts[:, :1].unbind())
         self.replaced = counts[len(long) :]
-        """Per layer [1] int32: rows replaced."""
+        """Per list [1] int32: rows replaced."""
         self.own = [Reader(*parts, None) for parts in zip(self.stamps.split(many), self.rows, counts[: len(long)], strict=True)]
         """Per list: who reads another layer's rows by their own number."""
         self.readers: dict[int, list[Reader]] = {}
-        """By layer: who reads its rows; for their owner to fill in."""
+        """By list: who reads its rows, those replaced; for the lists' owner to fill in."""
         begins = zip(_begins(long), _begins(many), strict=True)
         self._seeds = list(seeds)
         self.plan = torch.tensor([(*given, *begin) for given, begin in zip(seeds, begins, strict=True)], dtype=torch.int64).to(device)
@@ -68,10 +70,10 @@ class DueLists:
         self.epoch.add_(1)
         self.all.fill_(-1)
         self.counts.zero_()
-        self.moved = []
+        self.moved = {}
         if self._by_triton():
             longest = max(places for _, places in self._seeds)
-            triton_kernels.seed(self.plan, longest, change, self.all, self.stamps, self.counts, self.epoch)
+            triton_updates.seed(self.plan, longest, change, self.all, self.stamps, self.counts, self.epoch)
             return
         for reader, (begin, places) in zip(self.own, self._seeds, strict=True):
             self.announce(change[begin : begin + places], None, reader)
@@ -79,7 +81,7 @@ class DueLists:
     def announce(self, rows: Tensor, moved: Tensor | None, reader: Reader) -> None:
         """List what reads some rows; arguments as in `triton_kernels.announce`."""
         if self._by_triton():
-            triton_kernels.announce(rows, moved, reader, self.epoch)
+            triton_updates.announce(rows, moved, reader, self.epoch)
             return
         rows = (rows if moved is None else rows.masked_fill(~moved, -1)).long()
         # The index -1 leads to the last row, that of "none": of a table it names none, and whether it is stamped does not count.
@@ -124,17 +126,51 @@ def update_layer(
     if conv.path_on(x.device, x.dtype) == "triton":
         # The same tiles whatever the length of the list: a kernel compiled in the middle of a run would stall a live map.
         tiles = triton_kernels.conv_tiles(_TILE_ROWS, weight.shape[1], weight.shape[2], x.dtype, whole_rows=True)
-        most = triton_kernels.MAX_READERS
-        moved = triton_kernels.update(
+        most = triton_updates.MAX_READERS
+        moved = triton_updates.update(
             x, table, rows, weight, bias, residual, relu, cache, threshold, fresh, torch.backends.cuda.matmul.allow_tf32, tiles,
             readers[:most], lists.epoch, replaced)
         readers = readers[most:]
     else:
         moved = _plain_update(x, table, rows, weight, bias, residual, relu, cache, threshold, fresh)
         replaced.copy_(moved.sum(dtype=torch.int32))
-    lists.moved.append(moved)
+    lists.moved[layer] = moved
     for reader in readers:
         lists.announce(rows, moved, reader)
+
+
+def update_attention(
+    x: Tensor, neighbors: Tensor, order: Tensor, k: int, parts: Sequence[Tensor], out: Tensor, threshold: Tensor, fresh: Tensor,
+    lists: DueLists, layer: int, readers: Sequence[Reader],
+) -> None:
+    """The same for a layer of attention over the k nearest voxels; arguments as in `triton_updates.attend` and `update_layer`."""
+    rows, replaced = lists.collect(layer), lists.replaced[layer]
+    if conv.path_on(x.device, x.dtype) == "triton":
+        most = triton_updates.MAX_READERS
+        moved = triton_updates.attend(
+            x, neighbors, order, k, rows, parts, out, threshold, fresh, readers[:most], lists.epoch, replaced)
+        readers = readers[most:]
+    else:
+        moved = torch.empty(len(rows), dtype=torch.bool, device=x.device)
+        for begin in range(0, len(rows), _ATTEND_ROWS):
+            part = rows[begin : begin + _ATTEND_ROWS].long()
+            around = neighbors[part][:, order.long()]
+            nearest = around.masked_fill((around >= 0).cumsum(1) > k, -1)
+            moved[begin : begin + _ATTEND_ROWS] = _replace(attend(x, x[part], nearest, *parts), part, out, threshold, fresh)
+        replaced.copy_(moved.sum(dtype=torch.int32))
+    lists.moved[layer] = moved
+    for reader in readers:
+        lists.announce(rows, moved, reader)
+
+
+def _replace(value: Tensor, rows: Tensor, out: Tensor, threshold: Tensor, fresh: Tensor) -> Tensor:
+    """Write what moved to rows [n] of `out`; [n] bool."""
+    replace = (value.float() - out[rows].float()).abs().amax(1) > threshold
+    replace |= fresh[rows]
+    replace &= rows >= 0
+    out.index_put_((rows.masked_fill(~replace, -1),), value)
+    out[-1].zero_()
+    return replace
 
 
 def _plain_update(
@@ -153,11 +189,6 @@ def _plain_update(
             new += residual[part]
         if relu:
             new.relu_()
-        value = new.to(cache.dtype)  # what is compared is what would be stored
-        replace = (value.float() - cache[part].float()).abs().amax(1) > threshold
-        replace |= fresh[part]
-        replace &= part >= 0
-        cache.index_put_((part.masked_fill(~replace, -1),), value)
-        cache[-1].zero_()
-        moved[begin : begin + block] = replace
+        # What is compared is what would be stored.
+        moved[begin : begin + block] = _replace(new.to(cache.dtype), part, cache, threshold, fresh)
     return moved

@@ -3,7 +3,7 @@
 They are looked up by coordinates, so they do not depend on the order of rows, and what they reach is bounded and known.
 """
 
-__all__ = ["DilatedTable", "NearestTable", "dilated_rows", "nearest_radius", "nearest_rows"]
+__all__ = ["DilatedTable", "NearestTable", "dilated_rows", "nearest_columns", "nearest_radius", "nearest_rows"]
 
 import functools
 
@@ -31,6 +31,12 @@ def _by_distance(radius: int) -> np.ndarray:
     return window[order[1:]]
 
 
+def nearest_columns() -> np.ndarray:
+    """[26] int32: the columns of a table of neighbours [*, 27] by distance, which has the nearest where `nearest_radius` is 1."""
+    columns: np.ndarray = ((_by_distance(1) + 1) @ np.array([9, 3, 1])).astype(np.int32)
+    return columns
+
+
 def nearest_rows(level: Level, rows: np.ndarray, k: int) -> np.ndarray:
     """[n, k] int32: the k nearest other voxels of rows in use [n] within a window of `nearest_radius(k)`, nearest first, -1 = no more.
 
@@ -38,8 +44,7 @@ def nearest_rows(level: Level, rows: np.ndarray, k: int) -> np.ndarray:
     """
     radius = nearest_radius(k)
     if radius == 1:  # the table of the neighbours has them all
-        order = _by_distance(1) + 1
-        around = level.neighbors[rows][:, order @ np.array([9, 3, 1])]
+        around = level.neighbors[rows][:, nearest_columns()]
     else:
         around = level.around(rows, _by_distance(radius))
     there = around >= 0

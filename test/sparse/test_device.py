@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from test_incremental import random_step
 from test_program import random_update, small_net
-from test_triton_kernels import compiled
+from test_triton_kernels import LISTED, compiled
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -23,7 +23,7 @@ from instseg_ros.mapping.update import MapUpdate
 from instseg_ros.mapping.voxel_map import VoxelMap
 from instseg_ros.segmenter import Segmenter
 from instseg_ros.sparse import device as device_module
-from instseg_ros.sparse import triton_kernels
+from instseg_ros.sparse import triton_kernels, triton_updates
 from instseg_ros.sparse.conv import only_path
 from instseg_ros.sparse.device import DeviceIncrementalNetwork
 from instseg_ros.sparse.device_tables import DeviceTables, download, upload
@@ -150,9 +150,10 @@ class NoHost(TorchDispatchMode):
         return out
 
 
-def test_the_wave_never_waits_for_the_device():
+@pytest.mark.parametrize("refine_layers", [0, 2])
+def test_the_wave_never_waits_for_the_device(refine_layers):
     """On "meta" tensors have no values: whatever would ask for one, to copy it or to know a size, raises."""
-    net, voxels = small_net(0), VoxelMap(0.05, depth=3)
+    net, voxels = small_net(0, refine_layers=refine_layers), VoxelMap(0.05, depth=3)
     network = DeviceIncrementalNetwork(net, "meta", 0.01)
     delta = voxels.apply(floor(30))
     network._fit(voxels)
@@ -162,9 +163,41 @@ def test_the_wave_never_waits_for_the_device():
         with torch.no_grad(), NoHost() as watched:
             network._wave(lists, everything)
         assert watched.operations > len(network.program.layers)
-        assert [len(moved) for moved in lists.moved[:2]] == [64, 64]
+        assert [len(lists.moved[i]) for i in (0, 1)] == [64, 64]
     with pytest.raises(RuntimeError):
         network._read_counts(lists)
+
+
+class Launches:
+    """Stands for the Triton launches, and counts them."""
+
+    def __init__(self, monkeypatch) -> None:
+        self.made: dict[str, int] = {}
+        for name in ("seed", "announce", "update", "attend"):
+            monkeypatch.setattr(triton_updates, name, self.counting(name))
+
+    def counting(self, name: str):
+        def launch(*args, **_):
+            self.made[name] = self.made.get(name, 0) + 1
+            rows = {"update": 2, "attend": 4}.get(name)
+            return None if rows is None else torch.zeros(len(args[rows]), dtype=torch.bool, device=args[0].device)
+
+        return launch
+
+
+@pytest.mark.parametrize("refine_layers", [0, 2])
+def test_a_layer_is_one_launch(refine_layers, monkeypatch):
+    """Beside the layers only the seeds, what reads the features, and what reads the embeddings of the head."""
+    net, voxels = small_net(0, refine_layers=refine_layers), VoxelMap(0.05, depth=3)
+    network = DeviceIncrementalNetwork(net, "cpu")
+    network.refresh(voxels, voxels.apply(floor(30)))
+    network._fit(voxels)
+    network._take_in(voxels, voxels.apply(dot(0)), False)
+    launches = Launches(monkeypatch)
+    with only_path("triton"):
+        network._wave(network._make_lists(network._change.lengths), False)
+    layers, attention = len(network.program.layers), {"attend": refine_layers} if refine_layers else {}
+    assert launches.made == {"seed": 1, "update": layers, "announce": 3 if refine_layers else 1, **attention}
 
 
 class Recording:
@@ -301,7 +334,7 @@ def test_by_the_triton_kernel():
 @pytest.mark.parametrize("taps", [1, 8, 27])
 def test_the_lists_compile_for_real_cards(arch, taps, tmp_path, monkeypatch):
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    from instseg_ros.sparse.device_jit import announce_program, seed_program
+    from instseg_ros.sparse.device_jit import announce_program, attend_program, seed_program
 
     padded = 1 << (taps - 1).bit_length()
     lists = {name: "*i32" for name in ("epoch", "table", "stamp", "due", "count")}
@@ -309,6 +342,13 @@ def test_the_lists_compile_for_real_cards(arch, taps, tmp_path, monkeypatch):
         announce_program, {"rows": "*i32", "moved": "*u8", **lists, "n": "i32", "length": "i32"},
         {"TAPS": taps, "PADDED": padded, "HAS_MOVED": True, "BLOCK": 1024 // padded}, arch, 4)
     assert announce.asm["cubin"] and "atom" in announce.asm["ptx"]
+    attention = {name: "*fp32" for name in ("x", "own", "other", "bias", "score", "update", "out", "threshold")}
+    attend = compiled(
+        attend_program, {**attention, "neighbors": "*i32", "order": "*i32", "rows": "*i32", "moved": "*u8", "replaced": "*i32",
+                         "fresh": "*u8", "n": "i32", "epoch": "*i32", **LISTED, "length_a": "i32", "length_b": "i32"},
+        {"NEAREST": 8, "COLUMNS": 26, "F": 5, "H": 10, "TAPS_A": taps, "PADDED_A": padded, "TAPS_B": 0, "PADDED_B": 1,
+         "BLOCK_M": 32, "BLOCK_F": 16, "BLOCK_H": 16}, arch, 4)  # fmt: skip
+    assert attend.asm["cubin"] and ".local" not in attend.asm["ptx"]
     seeds = {name: "*i32" for name in ("change", "due", "stamp", "count", "epoch")}
     assert compiled(seed_program, {"plan": "*i64", **seeds}, {"APART": 4, "BLOCK": 1024}, arch, 4).asm["cubin"]
 
@@ -334,4 +374,5 @@ def check_triton(**changes) -> None:
 
 if __name__ == "__main__":
     check_triton()
+    check_triton(channels=(8,), refine_layers=2)
     check_triton(channels=(8,), backbone="dilated", dilations=(2,))  # tables at a distance, and layers of a voxel itself

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from instseg_ros.errors import MissingDependencyError
-from instseg_ros.sparse import conv, triton_kernels
+from instseg_ros.sparse import conv, triton_kernels, triton_updates
 from instseg_ros.sparse.conv import apply_conv, only_path, sparse_conv
 
 CHECKS = Path(__file__).with_name("triton_checks.py")
@@ -166,13 +166,13 @@ def test_updates_on_the_gpu_follow_a_full_pass():
     count = len(table)
     x, weight, bias = torch.randn(count, 32).cuda(), torch.randn(27, 32, 32).cuda() / 17, torch.randn(32).cuda()
     cache, fresh = torch.empty(count, 32).cuda(), torch.ones(count, dtype=torch.bool).cuda()
-    assert triton_kernels.update(x, table, None, weight, bias, None, True, cache, 0.0, fresh).all()
+    assert triton_updates.update(x, table, None, weight, bias, None, True, cache, 0.0, fresh).all()
     for _ in range(5):
         changed = torch.randint(0, count, (count // 100,)).cuda()
         x[changed] = torch.randn(len(changed), 32).cuda()
         rows = table[changed].unique()
         rows = rows[rows >= 0]
-        moved = triton_kernels.update(x, table, rows, weight, bias, None, True, cache, 0.0)
+        moved = triton_updates.update(x, table, rows, weight, bias, None, True, cache, 0.0)
         assert moved.any()
         full = apply_conv(x, table, weight, bias, relu=True)
         assert (cache - full).abs().max() <= 1e-5 * full.abs().max()

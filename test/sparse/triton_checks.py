@@ -13,8 +13,10 @@ import torch
 from instseg_ros.config import ModelConfig
 from instseg_ros.errors import InputError
 from instseg_ros.models.network import InstanceNet
-from instseg_ros.sparse import triton_kernels
+from instseg_ros.models.refine import AttentionKnn, attend
+from instseg_ros.sparse import triton_kernels, triton_updates
 from instseg_ros.sparse.conv import only_path, sparse_conv
+from instseg_ros.sparse.neighborhood import nearest_columns
 from instseg_ros.sparse.program import compile_network
 from instseg_ros.sparse.pyramid import build_tables
 
@@ -121,7 +123,7 @@ def test_no_rows():
     empty = torch.zeros(0, 27, dtype=torch.int32, device=DEVICE)
     assert triton_kernels.conv(random(0, 4), empty, weight).shape == (0, 8)
     assert triton_kernels.weight_grad(random(0, 4), empty, random(0, 8)).abs().sum() == 0
-    assert triton_kernels.update(random(0, 4), empty, None, weight, None, None, True, random(0, 8), 0.0).shape == (0,)
+    assert triton_updates.update(random(0, 4), empty, None, weight, None, None, True, random(0, 8), 0.0).shape == (0,)
 
 
 def test_shapes_that_do_not_fit_are_refused():
@@ -131,11 +133,11 @@ def test_shapes_that_do_not_fit_are_refused():
     with pytest.raises(InputError, match="do not fit"):
         triton_kernels.conv(x, table, random(8, 6, 8))
     with pytest.raises(InputError, match="up to 256"):
-        triton_kernels.update(x, table, None, random(8, 4, 300), None, None, False, random(5, 300), 0.0)
+        triton_updates.update(x, table, None, random(8, 4, 300), None, None, False, random(5, 300), 0.0)
     with pytest.raises(InputError, match="up to 2 layers"):
-        triton_kernels.update(x, table, None, random(8, 4, 8), None, None, False, random(5, 8), 0.0, readers=[reader(5, 5)])
+        triton_updates.update(x, table, None, random(8, 4, 8), None, None, False, random(5, 8), 0.0, readers=[reader(5, 5)])
     with pytest.raises(InputError, match="contiguous"):
-        triton_kernels.update(x, table, None, random(8, 4, 8), None, None, False, random(5, 16)[:, ::2], 0.0)
+        triton_updates.update(x, table, None, random(8, 4, 8), None, None, False, random(5, 16)[:, ::2], 0.0)
 
 
 @pytest.mark.parametrize("dtype", triton_kernels.DTYPES)
@@ -157,7 +159,7 @@ def test_update_replaces_what_moved(dtype, on_device):
     rows[7] = -1
     rows = rows.to(DEVICE, torch.int32)
     limit = torch.tensor([threshold], device=DEVICE) if on_device else threshold
-    moved = triton_kernels.update(x, table, rows, weight, bias, residual, True, cache, limit, fresh)
+    moved = triton_updates.update(x, table, rows, weight, bias, residual, True, cache, limit, fresh)
 
     asked = torch.zeros(count, dtype=torch.bool)
     asked[rows[rows >= 0].long().cpu()] = True
@@ -173,17 +175,17 @@ def test_update_without_a_threshold_follows_every_change():
     x, weight, table = random(30, 6), random(8, 6, 16), random_table(30, 30, 8)
     cache = torch.zeros(30, 16, device=DEVICE)
     everything = torch.ones(30, dtype=torch.uint8, device=DEVICE)
-    assert triton_kernels.update(x, table, None, weight, None, None, True, cache, 0.0, everything).all()
-    assert not triton_kernels.update(x, table, None, weight, None, None, True, cache, 0.0).any()
+    assert triton_updates.update(x, table, None, weight, None, None, True, cache, 0.0, everything).all()
+    assert not triton_updates.update(x, table, None, weight, None, None, True, cache, 0.0).any()
     x[4] += 1.0
-    moved = triton_kernels.update(x, table, None, weight, None, None, True, cache, 0.0)
+    moved = triton_updates.update(x, table, None, weight, None, None, True, cache, 0.0)
     reads = (table == 4).any(dim=1)
     assert moved.any()
     assert not (moved & ~reads).any()
     assert torch.equal(cache, triton_kernels.conv(x, table, weight, relu=True))
 
 
-def listed(reader: triton_kernels.Reader) -> list[int]:
+def listed(reader: triton_updates.Reader) -> list[int]:
     """Its rows, each once, at the beginning of the list; the rest of it untouched."""
     count = min(int(reader.number), len(reader.due))
     rows = reader.due[:count].tolist()
@@ -194,7 +196,7 @@ def listed(reader: triton_kernels.Reader) -> list[int]:
 def reader(rows, length, table=None, taken=()):
     stamp, due = torch.zeros(rows + 1, dtype=torch.int32, device=DEVICE), torch.full((length,), -1, dtype=torch.int32, device=DEVICE)
     stamp[list(taken)] = 5
-    return triton_kernels.Reader(stamp, due, torch.zeros(1, dtype=torch.int32, device=DEVICE), table)
+    return triton_updates.Reader(stamp, due, torch.zeros(1, dtype=torch.int32, device=DEVICE), table)
 
 
 def test_update_lists_what_reads_a_row_that_moved():
@@ -207,7 +209,7 @@ def test_update_lists_what_reads_a_row_that_moved():
     rows[40:60] = -1  # a whole block of nothing among them
     readers = [reader(50, 60, random_table(count, 50, 8, fill=0.3), taken=(8, 11)), reader(count, 60, taken=(0, 6))]
     replaced = torch.zeros(1, dtype=torch.int32, device=DEVICE)
-    moved = triton_kernels.update(
+    moved = triton_updates.update(
         x, table, rows, weight, None, None, False, cache, 0.5, tiles=triton_kernels.Tiles(16, 16, 16, 4), readers=readers,
         epoch=epoch, replaced=replaced)
     gone = rows[moved].long()
@@ -233,8 +235,37 @@ def test_announce_lists_what_reads_some_rows(taps, some):
     want = set(named.tolist()) if table is None else set(table[named.long()].flatten().tolist()) - {-1}
     for length in (count, 7):
         told = reader(count, length, table)
-        triton_kernels.announce(rows, moved, told, epoch)
+        triton_updates.announce(rows, moved, told, epoch)
         assert int(told.number) == len(want) and set(listed(told)) <= want
+
+
+@pytest.mark.parametrize(("width", "k"), [(3, 8), (16, 5), (33, 1)])
+def test_attend_is_the_attention_of_the_model(width, k):
+    """Over the k nearest of the neighbours there are; voxels without any among them."""
+    count, layer = 60, AttentionKnn(width).to(DEVICE)
+    x, neighbors, order = random(count, width), random_table(count, count, 27), torch.from_numpy(nearest_columns()).to(DEVICE)
+    neighbors[5] = -1
+    rows = torch.randperm(count)[:40].to(DEVICE, torch.int32)
+    rows[3], rows[4] = -1, 5
+    rows[16:32] = -1
+    asked = rows[rows >= 0].long()
+    around = neighbors[asked][:, order.long()]
+    nearest = around.masked_fill((around >= 0).cumsum(1) > k, -1)
+    with torch.no_grad():
+        want = attend(x, x[asked], nearest, *layer.parts())
+    out, fresh = torch.zeros(count, width, device=DEVICE), torch.zeros(count, dtype=torch.bool, device=DEVICE)
+    kept = asked[::3]
+    out[kept] = want[::3] + 0.01  # not far enough to be replaced
+    told, replaced = reader(count, count), torch.zeros(1, dtype=torch.int32, device=DEVICE)
+    epoch, limit = torch.tensor([5], dtype=torch.int32, device=DEVICE), torch.tensor([0.02], device=DEVICE)
+    fresh[kept[0]] = True
+    moved = triton_updates.attend(
+        x, neighbors, order, k, rows, [part.detach() for part in layer.parts()], out, limit, fresh, [told], epoch, replaced)
+    stays = set(kept[1:].tolist())
+    assert {int(r) for r in rows[moved]} == set(asked.tolist()) - stays == set(listed(told))
+    assert int(replaced) == len(asked) - len(stays)
+    gone = torch.tensor([int(r) not in stays for r in asked], device=DEVICE)
+    assert_close(out[asked[gone]], want[gone].double(), torch.float32)
 
 
 def test_seed_begins_all_lists():
@@ -243,8 +274,8 @@ def test_seed_begins_all_lists():
     change[:1500], change[2000:2005] = torch.randperm(1600)[:1500], torch.arange(5)
     plan = torch.tensor([[0, 2000, 0, 0], [2000, 1000, 2000, 2000], [0, 2000, 3000, 4000]])
     due, stamp = torch.full((5000,), -1, dtype=torch.int32, device=DEVICE), torch.zeros(6000, dtype=torch.int32, device=DEVICE)
-    counts = torch.zeros(3, triton_kernels.APART, dtype=torch.int32, device=DEVICE)
-    triton_kernels.seed(plan.to(DEVICE), 2000, change.to(DEVICE), due, stamp, counts, torch.tensor([9], dtype=torch.int32, device=DEVICE))
+    counts = torch.zeros(3, triton_updates.APART, dtype=torch.int32, device=DEVICE)
+    triton_updates.seed(plan.to(DEVICE), 2000, change.to(DEVICE), due, stamp, counts, torch.tensor([9], dtype=torch.int32, device=DEVICE))
     assert counts[:, 0].tolist() == [1500, 5, 1500] and not counts[:, 1:].any()
     for begin, length, stamps, rows in ((0, 2000, 0, change[:2000]), (2000, 1000, 2000, change[2000:]), (3000, 2000, 4000, change[:2000])):
         assert torch.equal(due[begin : begin + length].cpu(), rows)
