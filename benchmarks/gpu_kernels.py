@@ -213,7 +213,7 @@ def sweep(scene: Scene, rounds: int) -> Iterator[Row]:
         weight = scene.random(27, channels, channels, precision=precision)
         table = scene.neighbors[: max(1, int(count * part))].contiguous()
         chosen = triton_kernels.conv_tiles(len(table), channels, channels, x.dtype)
-        options = product((16, 32, 64, 128), (32, 64), (2, 4, 8), (1, 2, 3))
+        options = product((16, 32, 64, 128), (32, 64), (2, 4, 8), (2, 3, 4))
         tried = [Tiles(block_m, channels, min(block_k, channels), warps, stages) for block_m, block_k, warps, stages in options]
         times = {}
         for tiles in dict.fromkeys([chosen, *(tried if scene.device.type == "cuda" else tried[:1])]):

@@ -4,7 +4,7 @@ Both are implicit matrix products: a program gathers the rows of x that its bloc
 into the tensor cores, and never writes the gathered matrix. Taps and blocks of channels are one flat loop without branches, so
 that Triton keeps several steps of it in flight: the rows named by the next entries of the table are on their way while those of
 this one are multiplied. Taps that no row of a block has are not left out, as it would break that: of the 27 taps of a surface's
-voxels, 22 are there in a block of 64, and 27 at the coarser levels.
+voxels, 22 are there in a block of 64, and 26 or 27 at the coarser levels.
 
 WIDEN multiplies in float32 what comes in as bfloat16, which is exact and only Triton's interpreter needs (its tl.dot takes
 bfloat16 for integers).

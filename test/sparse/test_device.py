@@ -372,7 +372,37 @@ def check_triton(**changes) -> None:
     assert 22 <= len(voxels) < 25
 
 
+def check_any_order(seed: int) -> None:
+    """Programs of a launch run in any order on a GPU, several at a time; the interpreter takes them in turn, here shuffled."""
+    from triton.runtime import interpreter
+
+    rng, launched = np.random.default_rng(seed), 0
+
+    def shuffled(*bounds: int) -> list[int]:
+        nonlocal launched
+        numbers = list(range(*bounds))
+        if sys._getframe(1).f_code.co_name == "__call__":  # the loops over the grid
+            launched += 1
+            rng.shuffle(numbers)
+        return numbers
+
+    interpreter.range = shuffled
+    net, voxels = small_net(seed, refine_layers=1), VoxelMap(0.05, depth=3)
+    network, everything = DeviceIncrementalNetwork(net, "cpu"), floor(18)
+    for k in range(3):
+        some = rng.random(len(everything.coords)) < (1.0 if k == 0 else 0.2)
+        gone = everything.coords[~some][:30] if k == 1 else everything.coords[:0]
+        colors = rng.integers(0, 256, (int(some.sum()), 3)).astype(np.uint8)
+        delta = voxels.apply(MapUpdate(everything.coords[some], colors, np.ones(len(colors), np.float32), 0.05, deleted=gone))
+        with only_path("triton"):
+            network.refresh(voxels, delta)
+        assert difference(network.prediction, full_pass(net, voxels), voxels.live_slots()) <= 1e-5
+    del interpreter.range
+    assert launched > 100
+
+
 if __name__ == "__main__":
     check_triton()
     check_triton(channels=(8,), refine_layers=2)
     check_triton(channels=(8,), backbone="dilated", dilations=(2,))  # tables at a distance, and layers of a voxel itself
+    check_any_order(0)

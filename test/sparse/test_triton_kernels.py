@@ -93,12 +93,12 @@ TRITON_NAME = {torch.float32: "fp32", torch.float16: "fp16"}
 LISTED = {name: "*i32" for reader in "ab" for name in (f"table_{reader}", f"stamp_{reader}", f"due_{reader}", f"count_{reader}")}
 
 
-def sources(dtype: torch.dtype, precision: str):
-    """The three programs that multiply, as a layer from 32 to 64 channels needs them: name, tensors, constants, warps."""
+def sources(dtype: torch.dtype, precision: str, cin: int, cout: int):
+    """The three programs that multiply, as a layer of these channels needs them: program, tensors, constants, warps."""
     from instseg_ros.sparse import device_jit, triton_jit
 
-    kind, shape = "*" + TRITON_NAME[dtype], {"TAPS": 27, "CIN": 32, "COUT": 64, "PRECISION": precision, "WIDEN": False}
-    tiles = triton_kernels.conv_tiles(300_000, 32, 64, dtype, whole_rows=True)
+    kind, shape = "*" + TRITON_NAME[dtype], {"TAPS": 27, "CIN": cin, "COUT": cout, "PRECISION": precision, "WIDEN": False}
+    tiles = triton_kernels.conv_tiles(300_000, cin, cout, dtype, whole_rows=True)
     blocks = {"BLOCK_M": tiles.block_m, "BLOCK_N": tiles.block_n, "BLOCK_K": tiles.block_k}
     flags = dict.fromkeys(("HAS_TABLE", "HAS_ROWS", "HAS_BIAS", "HAS_RESIDUAL", "RELU"), True)
     reads = {"x": kind, "table": "*i32", "rows": "*i32", "weight": kind, "bias": "*fp32", "residual": kind}
@@ -108,17 +108,18 @@ def sources(dtype: torch.dtype, precision: str):
     told = {"HAS_FRESH": True, "THRESHOLD_IN_MEMORY": True, "HAS_REPLACED": True, "TAPS_A": 27, "PADDED_A": 32, "TAPS_B": 1, "PADDED_B": 1}
     yield device_jit.update_program, {**reads, **written, **LISTED, **lengths}, {**shape, **flags, **told, **blocks}, tiles.warps
     gradient = {"x": kind, "table": "*i32", "grad": kind, "partial": "*fp32", "n": "i32", "rows_per_split": "i32"}
-    yield triton_jit.weight_grad_program, gradient, {**shape, "BLOCK_R": 32, "BLOCK_I": 32, "BLOCK_O": 64}, 4
+    yield triton_jit.weight_grad_program, gradient, {**shape, "BLOCK_R": 32, "BLOCK_I": min(cin, 64), "BLOCK_O": 64}, 4
 
 
 @needs_triton
 @pytest.mark.skipif(INTERPRETED, reason="Triton's interpreter does not compile")
 @pytest.mark.parametrize("arch", [80, 90])
+@pytest.mark.parametrize("channels", [(32, 64), (96, 96)])
 @pytest.mark.parametrize(("dtype", "tf32"), [(torch.float32, False), (torch.float32, True), (torch.float16, False)])
-def test_programs_compile_for_tensor_cores(arch, dtype, tf32, tmp_path, monkeypatch):
+def test_programs_compile_for_tensor_cores(arch, dtype, tf32, channels, tmp_path, monkeypatch):
     """What the machine code must have: products on the tensor cores, loads that run ahead of them, and nothing spilled."""
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-    for program, tensors, constants, warps in sources(dtype, "tf32" if tf32 else "ieee"):
+    for program, tensors, constants, warps in sources(dtype, "tf32" if tf32 else "ieee", *channels):
         code = compiled(program, tensors, constants, arch, warps)
         ptx = code.asm["ptx"]
         on_tensor_cores = re.search(r"\bw?g?mma\.\S*(sync|async)", ptx) is not None
