@@ -79,11 +79,11 @@ def conv_program(
 
 @triton.jit
 def weight_grad_program(
-    x, table, grad, partial, n, rows_per_split,
-    TAPS: tl.constexpr, CIN: tl.constexpr, COUT: tl.constexpr, PRECISION: tl.constexpr, WIDEN: tl.constexpr,
+    x, table, grad, partial, n,
+    TAPS: tl.constexpr, CIN: tl.constexpr, COUT: tl.constexpr, PRECISION: tl.constexpr, WIDEN: tl.constexpr, STEPS: tl.constexpr,
     BLOCK_R: tl.constexpr, BLOCK_I: tl.constexpr, BLOCK_O: tl.constexpr,
 ):  # fmt: skip
-    """One tile [BLOCK_I, BLOCK_O] of one tap's gradient, sum_n x[table[n, k]]^T grad[n] over the rows of one split.
+    """One tile [BLOCK_I, BLOCK_O] of one tap's gradient, sum_n x[table[n, k]]^T grad[n] over a split of STEPS blocks of rows.
 
     The grid is (tap and tile, split); `partial` is [splits, TAPS, CIN, COUT] float32, and its sum over the splits the gradient.
     """
@@ -96,10 +96,9 @@ def weight_grad_program(
     columns = tile % tiles_o * BLOCK_O + tl.arange(0, BLOCK_O)
     in_depth, in_width = channels < CIN, columns < COUT
 
-    first = split * rows_per_split
     total = tl.zeros((BLOCK_I, BLOCK_O), tl.float32)
-    for step in range(0, rows_per_split, BLOCK_R):
-        row = first + step + tl.arange(0, BLOCK_R)
+    for step in range(STEPS):
+        row = (split * STEPS + step) * BLOCK_R + tl.arange(0, BLOCK_R)
         source = tl.load(table + row * TAPS + tap, mask=row < n, other=-1).to(tl.int64)
         present = (source >= 0)[:, None]
         a = tl.load(x + source[:, None] * CIN + channels[None, :], mask=present & in_depth[None, :], other=0.0)

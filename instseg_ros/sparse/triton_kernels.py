@@ -180,13 +180,13 @@ def weight_grad(x: Tensor, table: Tensor, grad: Tensor, allow_tf32: bool = False
     tiles = taps * -(-cin // block_i) * -(-cout // block_o)
     most = min(_MAX_SPLITS, max(1, _PARTIAL_FLOATS // (taps * cin * cout)))
     wanted = min(most, -(-_PROGRAMS_WANTED // tiles), -(-count // (4 * block_r)))
-    rows_per_split = -(-count // (wanted * block_r)) * block_r
-    splits = -(-count // rows_per_split)
+    steps = 1 << (-(-count // (wanted * block_r)) - 1).bit_length()  # a power of two, so that few programs are compiled
+    splits = -(-count // (steps * block_r))
     partial = torch.empty(splits, taps, cin, cout, device=x.device)
     with launching_on(x):
         programs().weight_grad_program[(tiles, splits)](
-            x.contiguous(), table.contiguous(), grad.to(x.dtype).contiguous(), partial, count, rows_per_split,
-            TAPS=taps, CIN=cin, COUT=cout, PRECISION="tf32" if allow_tf32 else "ieee", WIDEN=widen(x),
+            x.contiguous(), table.contiguous(), grad.to(x.dtype).contiguous(), partial, count,
+            TAPS=taps, CIN=cin, COUT=cout, STEPS=steps, PRECISION="tf32" if allow_tf32 else "ieee", WIDEN=widen(x),
             BLOCK_R=block_r, BLOCK_I=block_i, BLOCK_O=block_o, num_warps=4, num_stages=3,
         )  # fmt: skip
     return partial.sum(0)

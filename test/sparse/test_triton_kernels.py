@@ -107,8 +107,8 @@ def sources(dtype: torch.dtype, precision: str, cin: int, cout: int):
     lengths = {"length_a": "i32", "length_b": "i32"}
     told = {"HAS_FRESH": True, "THRESHOLD_IN_MEMORY": True, "HAS_REPLACED": True, "TAPS_A": 27, "PADDED_A": 32, "TAPS_B": 1, "PADDED_B": 1}
     yield device_jit.update_program, {**reads, **written, **LISTED, **lengths}, {**shape, **flags, **told, **blocks}, tiles.warps
-    gradient = {"x": kind, "table": "*i32", "grad": kind, "partial": "*fp32", "n": "i32", "rows_per_split": "i32"}
-    yield triton_jit.weight_grad_program, gradient, {**shape, "BLOCK_R": 32, "BLOCK_I": min(cin, 64), "BLOCK_O": 64}, 4
+    gradient = {"x": kind, "table": "*i32", "grad": kind, "partial": "*fp32", "n": "i32"}
+    yield triton_jit.weight_grad_program, gradient, {**shape, "STEPS": 16, "BLOCK_R": 32, "BLOCK_I": min(cin, 64), "BLOCK_O": 64}, 4
 
 
 @needs_triton
