@@ -172,7 +172,7 @@ def attend_program(
     mean = tl.zeros((BLOCK_M, BLOCK_F), tl.float32)
     seen = tl.zeros((BLOCK_M,), tl.int32)
     for step in range(COLUMNS):
-        source = tl.load(neighbors + row * 27 + tl.load(order + step), mask=live, other=-1).to(tl.int64)
+        source = tl.where(live, tl.load(neighbors + row * 27 + tl.load(order + step), mask=live, other=0).to(tl.int64), -1)
         there = (source >= 0) & (seen < NEAREST)
         seen += there.to(tl.int32)
         around = tl.load(x + source[:, None] * F + f[None, :], mask=there[:, None] & in_f[None, :], other=0.0)

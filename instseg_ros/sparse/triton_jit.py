@@ -4,7 +4,8 @@ Both are implicit matrix products: a program gathers the rows of x that its bloc
 into the tensor cores, and never writes the gathered matrix. Taps and blocks of channels are one flat loop without branches, so
 that Triton keeps several steps of it in flight: the rows named by the next entries of the table are on their way while those of
 this one are multiplied. Taps that no row of a block has are not left out, as it would break that: of the 27 taps of a surface's
-voxels, 22 are there in a block of 64, and 26 or 27 at the coarser levels.
+voxels, 22 are there in a block of 64, and 26 or 27 at the coarser levels. What is loaded ahead is filled up with zeros where it is
+masked: Triton 3.2 cannot compile another filling there.
 
 WIDEN multiplies in float32 what comes in as bfloat16, which is exact and only Triton's interpreter needs (its tl.dot takes
 bfloat16 for integers).
@@ -34,7 +35,7 @@ def layer_of_rows(
         channels = step % steps * BLOCK_K + tl.arange(0, BLOCK_K)
         in_depth = channels < CIN
         if HAS_TABLE:
-            source = tl.load(table + row * TAPS + tap, mask=live, other=-1).to(tl.int64)
+            source = tl.where(live, tl.load(table + row * TAPS + tap, mask=live, other=0).to(tl.int64), -1)
         else:
             source = row
         a = tl.load(x + source[:, None] * CIN + channels[None, :], mask=(source >= 0)[:, None] & in_depth[None, :], other=0.0)
@@ -99,7 +100,7 @@ def weight_grad_program(
     total = tl.zeros((BLOCK_I, BLOCK_O), tl.float32)
     for step in range(STEPS):
         row = (split * STEPS + step) * BLOCK_R + tl.arange(0, BLOCK_R)
-        source = tl.load(table + row * TAPS + tap, mask=row < n, other=-1).to(tl.int64)
+        source = tl.where(row < n, tl.load(table + row * TAPS + tap, mask=row < n, other=0).to(tl.int64), -1)
         present = (source >= 0)[:, None]
         a = tl.load(x + source[:, None] * CIN + channels[None, :], mask=present & in_depth[None, :], other=0.0)
         b = tl.load(grad + row[:, None] * COUT + columns[None, :], mask=present & in_width[None, :], other=0.0)
