@@ -2,14 +2,14 @@
 # What has to be seen on a machine with an NVIDIA GPU:  bash benchmarks/gpu_session.sh OUT
 # PYTHON names an interpreter with torch (CUDA), Triton and the package's dependencies; ROS is not needed. Some twenty minutes
 # (a guess: it has not run on one). What is done is in OUT as soon as it is; what matters most comes first.
-# PARTS="incremental training" runs some of: tests network incremental training kernels presets (presets alone takes another ten).
+# PARTS="incremental training" runs some of: tests network incremental training peers kernels presets (presets alone takes another ten).
 # DEVICE=cpu runs the same on a few voxels and steps, the kernels under Triton's interpreter: does the script hold together?
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=$(mkdir -p "${1:-out/gpu}" && cd "${1:-out/gpu}" && pwd)
 PYTHON=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python3)}
 DEVICE=${DEVICE:-cuda}
-PARTS=${PARTS:-tests network incremental training kernels presets}
+PARTS=${PARTS:-tests network incremental training peers kernels presets}
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
 exec > >(tee "$out/log.txt") 2>&1
 
@@ -17,10 +17,11 @@ if [ "$DEVICE" = cuda ]; then
     "$PYTHON" -c 'import torch; assert torch.cuda.is_available(), "torch sees no GPU: install a CUDA build of it (docs/gpu.md)"'
     "$PYTHON" -c 'from instseg_ros.sparse import triton_kernels as t; assert t.available(), "Triton >= 3.2 is missing (docs/gpu.md)"'
     "$PYTHON" setup.py -q build_ext --inplace
-    kernel_options=() incremental_options=() steps=200 interpret=0
+    kernel_options=() incremental_options=() peer_options=(--sizes 20000 67000 300000) steps=200 interpret=0
 else
     kernel_options=(--sizes 60 --sweep-size 60 --rounds 1 --channels 8 12) steps=2 interpret=1
     incremental_options=(--sizes 3000 --exact-voxels 1500 --histories 1 --rounds 1)
+    peer_options=(--sizes 300 --rounds 1)
 fi
 
 tests() {
@@ -30,7 +31,8 @@ tests() {
     fi
     "$PYTHON" -m pytest -q -p no:cacheprovider test/sparse/test_triton_kernels.py || return 1
     "$PYTHON" -m pytest -q -p no:cacheprovider test/grouping/test_arrays.py || return 1  # CuPy against NumPy
-    INSTSEG_TEST_DEVICE=$DEVICE "$PYTHON" -m pytest -q -p no:cacheprovider test/sparse/test_device.py
+    INSTSEG_TEST_DEVICE=$DEVICE "$PYTHON" -m pytest -q -p no:cacheprovider test/sparse/test_device.py test/sparse/test_device_pyramid.py \
+        test/sparse/test_incremental_backbones.py
 }
 
 network() {  # on CPU and GPU
@@ -84,6 +86,10 @@ training() {  # in mixed precision
         "$PYTHON" -m instseg_ros.cli simulate rooms --count 1 --split validation --jobs 2 --out "$data" &&
         "$PYTHON" -m instseg_ros.cli train rooms --data "$data" --out "$data/run" --device "$DEVICE" --steps "$steps" \
             --validate-every "$((steps / 2))" --checkpoint-every "$((steps / 2))"
+}
+
+peers() {  # times against spconv-triton and spconv, those of them that are installed
+    "$PYTHON" -m instseg_ros.cli bench conv --device "$DEVICE" --peers spconv_triton spconv torch "${peer_options[@]}" --json "$out/gpu_conv.json"
 }
 
 kernels() {  # times against torch, and tiles

@@ -14,7 +14,9 @@ from torch import Tensor
 
 from instseg_ros.errors import InstSegError, MissingDependencyError, require
 from instseg_ros.models.minkowski import MinkowskiRunner, load_minkowski, minkowski_conv, minkowski_tensor, our_rows
+from instseg_ros.sparse import triton_kernels
 from instseg_ros.sparse.conv import apply_conv, only_path
+from instseg_ros.sparse.device_pyramid import build_tables_on
 from instseg_ros.sparse.foreign import run_foreign, shifted
 from instseg_ros.sparse.program import Layer as ProgramLayer
 from instseg_ros.sparse.program import Program
@@ -69,7 +71,9 @@ class Ours(Peer):
 
     def network(self, program: Program) -> Network:
         depth = _depth(program)
-        return lambda coords, features: program.run(features, build_tables(coords, depth).to(self.device))
+        if self.device.type == "cpu":
+            return lambda coords, features: program.run(features, build_tables(coords, depth))
+        return lambda coords, features: program.run(features, build_tables_on(torch.from_numpy(coords).to(self.device), depth))
 
 
 class Torch(Ours):
@@ -98,12 +102,18 @@ class Spconv(Peer):
     Bias, residual sum and ReLU are torch's, in place, since spconv's layers for the CPU have none of them.
     """
 
+    module = "spconv"
+
     def __init__(self, device: torch.device) -> None:
         super().__init__(device)
         try:
-            self._spconv = require("spconv.pytorch", "compare with it", "pip install spconv")
+            self._spconv = require(f"{self.module}.pytorch", "compare with it", f"pip install {self.module.replace('_', '-')}")
         except MissingDependencyError as error:
             raise Missing(str(error)) from error
+        self._require(device)
+
+    def _require(self, device: torch.device) -> None:
+        """Raises Missing where what is installed cannot run on the device."""
         from spconv.cppconstants import CPU_ONLY_BUILD
 
         if device.type != "cpu" and CPU_ONLY_BUILD:
@@ -112,7 +122,7 @@ class Spconv(Peer):
     @property
     def version(self) -> str:
         """Version of spconv; its distribution has another name for every version of CUDA."""
-        return str(importlib.import_module("spconv").__version__)
+        return str(importlib.import_module(self.module).__version__)
 
     def _tensor(self, coords: np.ndarray, features: Tensor, depth: int) -> Any:
         indices, shape = shifted(coords, depth)
@@ -153,6 +163,16 @@ class Spconv(Peer):
         return run
 
 
+class SpconvTriton(Spconv):
+    """spconv-triton (Reichardt): spconv's layers as Triton kernels, which compile for whatever card and CUDA there is."""
+
+    module = "spconv_triton"
+
+    def _require(self, device: torch.device) -> None:
+        if device.type == "cpu" and not triton_kernels.interpreted():
+            raise Missing("spconv-triton runs on a GPU")
+
+
 class Minkowski(Peer):
     """MinkowskiEngine (Choy et al. 2019) as `models/minkowski.py` runs it."""
 
@@ -188,7 +208,7 @@ class Minkowski(Peer):
         return MinkowskiRunner(program, self.device)
 
 
-PEERS: dict[str, type[Peer]] = {"ours": Ours, "spconv": Spconv, "torch": Torch, "minkowski": Minkowski}
+PEERS: dict[str, type[Peer]] = {"ours": Ours, "spconv": Spconv, "spconv_triton": SpconvTriton, "torch": Torch, "minkowski": Minkowski}
 """By name, ours first."""
 
 

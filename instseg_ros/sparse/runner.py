@@ -13,7 +13,9 @@ from instseg_ros.models.heads import head_widths
 from instseg_ros.models.network import InstanceNet, input_features
 from instseg_ros.prediction import Prediction
 from instseg_ros.sparse import kernels
+from instseg_ros.sparse.device_pyramid import build_tables_on
 from instseg_ros.sparse.program import compile_network
+from instseg_ros.sparse.pyramid import Tables
 
 LabelsOf = Callable[[np.ndarray], np.ndarray]
 """Voxels [n, 3] int32 -> their true classes [n], 255 = none: what a network with `label_input` reads."""
@@ -45,6 +47,8 @@ class FullPassRunner:
         self.device = torch.device(device)
         self.labels_of: LabelsOf | None = None  # set where the true classes are known, for a network with label_input
         self.program = compile_network(net).to(self.device)
+        plain = self.program.refinement is None and not self.program.position_step and all(x.dilation == 1 for x in self.program.layers)
+        self._builds_tables = plain and self.device.type == "cuda"  # there that is quicker than sending them
         self.prediction = self._empty(0)
         if threads:
             kernels.set_threads(threads)
@@ -58,7 +62,7 @@ class FullPassRunner:
         live = voxels.live_slots()
         rows = voxels.pyramid.levels[0].high_water
         features = map_features(voxels, slice(rows), self.config, self.floor_z_m, self.labels_of)
-        outputs = self.program.run(torch.from_numpy(features).to(self.device), voxels.pyramid.tables().to(self.device))
+        outputs = self.program.run(torch.from_numpy(features).to(self.device), self._tables(voxels, rows))
         before, self.prediction = self.prediction, self._empty(voxels.capacity)
         for name, values in self.prediction.items():
             values[:rows] = outputs[name].cpu().numpy()
@@ -67,6 +71,14 @@ class FullPassRunner:
     def reset(self) -> None:
         """Forget all outputs."""
         self.prediction = self._empty(0)
+
+    def _tables(self, voxels: VoxelMap, rows: int) -> Tables:
+        """The tables of a map with so many rows, on the device."""
+        if not self._builds_tables:
+            return voxels.pyramid.tables().to(self.device)
+        finest = voxels.pyramid.levels[0]
+        coords, alive = (torch.from_numpy(part[:rows]).to(self.device) for part in (finest.coords, finest.alive))
+        return build_tables_on(coords, voxels.pyramid.depth, alive)
 
     def _empty(self, capacity: int) -> Prediction:
         return Prediction.empty(head_widths(self.config), capacity)
