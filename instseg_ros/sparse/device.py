@@ -285,24 +285,23 @@ class DeviceIncrementalNetwork:
 
         Args:
             lists: of due rows, which are left in them.
-            everything: all rows are listed as new, so there is no need to follow what changed.
+            everything: all rows are seeds, and set the thresholds. They are announced all the same, so that no kernel is left to be compiled when
+                the first change comes.
             before: of an earlier wave after the same change: rows that it replaced count as changed.
         """
         layers = self.program.layers
         lists.begin(self._change.lists)
-        if not everything:
-            for reader in lists.readers[INPUT]:
-                lists.announce(self._change.dirty, None, reader)
+        for reader in lists.readers[INPUT]:
+            lists.announce(self._change.dirty, None, reader)
         for i, layer in enumerate(layers):
-            readers = lists.readers[i] if not everything else [lists.own[len(layers)]] if i == len(layers) - 1 else []
             if before is not None:
-                for reader in readers:
+                for reader in lists.readers[i]:
                     lists.announce(before.rows[i], before.moved[i], reader)
             x = self._features if layer.source == INPUT else self._cache[layer.source]
             residual = None if layer.residual is None else self._cache[layer.residual]
             update_layer(
                 x, self._tables.read(layer), self._weights[i], layer.bias, residual, layer.relu, self._cache[i], self._thresholds[i],
-                self._fresh.levels[layer.level], lists, i, readers)
+                self._fresh.levels[layer.level], lists, i)
             if everything and self.tolerance:  # of the first rows seen, so that a stopped wave does not depend on later ones
                 rows = lists.counts[i, 0].clamp(min=1)
                 self._threshold[i, 0] = self.tolerance * self._cache[i].abs().sum(dtype=torch.float32) / (rows * layer.weight.shape[2])

@@ -75,17 +75,15 @@ class DeviceRefinement:
         rows = lists.collect(self._after)
         self._values[0].index_put_((rows.long(),), self._head.run(x[rows.long()].float()))
         self._values[0][-1].zero_()
-        last = self._after + len(self._layers)
-        for reader in lists.readers[self._after][1 if everything else 0 :]:  # all layers have all rows listed by then
+        for reader in lists.readers[self._after]:
             lists.announce(rows, None, reader)
         for i, parts in enumerate(self._layers):
             number = self._after + 1 + i
-            readers = [] if everything and number < last else lists.readers[number]
             if before is not None:
-                for reader in readers:
+                for reader in lists.readers[number]:
                     lists.announce(before.rows[number], before.moved[number], reader)
             update_attention(
-                self._values[i], neighbors, self._order, self._k, parts, self._values[i + 1], self._thresholds[i], fresh, lists, number, readers)
+                self._values[i], neighbors, self._order, self._k, parts, self._values[i + 1], self._thresholds[i], fresh, lists, number)
             if everything and self._tolerance:  # of the first rows seen, so that a stopped wave does not depend on later ones
                 out = self._values[i + 1]
                 due = lists.counts[number, 0].clamp(min=1)

@@ -108,7 +108,7 @@ def _begins(sizes: Sequence[int]) -> list[int]:
 
 def update_layer(
     x: Tensor, table: Tensor | None, weight: Tensor, bias: Tensor, residual: Tensor | None, relu: bool, cache: Tensor, threshold: Tensor,
-    fresh: Tensor, lists: DueLists, layer: int, readers: Sequence[Reader],
+    fresh: Tensor, lists: DueLists, layer: int,
 ) -> None:
     """Recompute the due rows of a layer, replace, in place, those that moved, and announce them to the layers that read them.
 
@@ -119,10 +119,9 @@ def update_layer(
         residual: [N, Cout], added to the sum; cache: [N, Cout].
         threshold: [1] float32: a row is replaced if one of its columns moves by more than this,
         fresh: [N] bool: or if it is marked here.
-        lists: in whose list `layer` the due rows are. What was replaced is left in `moved` and `replaced`.
-        readers: other layers' lists, none twice.
+        lists: in whose list `layer` the due rows are, and whose `readers` hear of those that moved; they are left in `moved` and `replaced`.
     """
-    rows, replaced = lists.collect(layer), lists.replaced[layer]
+    rows, replaced, readers = lists.collect(layer), lists.replaced[layer], lists.readers[layer]
     if conv.path_on(x.device, x.dtype) == "triton":
         # The same tiles whatever the length of the list: a kernel compiled in the middle of a run would stall a live map.
         tiles = triton_kernels.conv_tiles(_TILE_ROWS, weight.shape[1], weight.shape[2], x.dtype, whole_rows=True)
@@ -141,10 +140,10 @@ def update_layer(
 
 def update_attention(
     x: Tensor, neighbors: Tensor, order: Tensor, k: int, parts: Sequence[Tensor], out: Tensor, threshold: Tensor, fresh: Tensor,
-    lists: DueLists, layer: int, readers: Sequence[Reader],
+    lists: DueLists, layer: int,
 ) -> None:
     """The same for a layer of attention over the k nearest voxels; arguments as in `triton_updates.attend` and `update_layer`."""
-    rows, replaced = lists.collect(layer), lists.replaced[layer]
+    rows, replaced, readers = lists.collect(layer), lists.replaced[layer], lists.readers[layer]
     if conv.path_on(x.device, x.dtype) == "triton":
         most = triton_updates.MAX_READERS
         moved = triton_updates.attend(
