@@ -146,7 +146,7 @@ class SegmenterConfig:
         ge=0.0, le=1.0, fixed=True,
     )
     cache_mb: int = setting(
-        0, "incremental passes on the CPU: memory for the layers' outputs kept between updates, MB; what was needed least lately is let go "
+        0, "incremental passes: memory for the layers' outputs kept between updates, MB; what was needed least lately is let go "
         "of and computed again when something changes near it; 0 = no limit", ge=0, le=1_000_000, fixed=True,
     )
     cache_radius_m: float = setting(

@@ -93,12 +93,12 @@ class Segmenter:
         floor_z_m = self.config.floor_z_m if self.config.floor_known else None
         if self.config.passes == "full":
             return FullPassRunner(net, device, self.config.threads, floor_z_m)
-        if device.type == "cuda":
-            return DeviceIncrementalNetwork(net, device, self.config.tolerance, floor_z_m, getattr(torch, self.config.cache_dtype))
-        config = self.config
+        config, budget_bytes = self.config, self.config.cache_mb * 1_000_000
         radius_voxels = config.cache_radius_m / config.voxel_size_m
-        return IncrementalNetwork(
-            net, config.tolerance, config.threads, floor_z_m, config.cache_mb * 1_000_000, radius_voxels, config.cache_dtype)
+        if device.type == "cuda":
+            return DeviceIncrementalNetwork(
+                net, device, config.tolerance, floor_z_m, getattr(torch, config.cache_dtype), budget_bytes=budget_bytes, radius_voxels=radius_voxels)
+        return IncrementalNetwork(net, config.tolerance, config.threads, floor_z_m, budget_bytes, radius_voxels, config.cache_dtype)
 
     def reset(self) -> None:
         """Forget the map, and with it all instances; ids start at 1 again."""

@@ -8,8 +8,7 @@ all, the wave runs once more with room for every row.
 
 __all__ = ["DeviceIncrementalNetwork"]
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -21,66 +20,18 @@ from instseg_ros.models.heads import head_widths, positions
 from instseg_ros.models.network import InstanceNet, input_width
 from instseg_ros.prediction import Prediction
 from instseg_ros.sparse.device_refinement import DeviceRefinement
-from instseg_ros.sparse.device_tables import DeviceTables, LevelArray, Part, download, upload
-from instseg_ros.sparse.device_update import DueLists, update_layer
+from instseg_ros.sparse.device_tables import DeviceTables, LevelArray, download, upload
+from instseg_ros.sparse.device_update import Change, DueLists, update_layer
 from instseg_ros.sparse.neighborhood import nearest_radius
-from instseg_ros.sparse.program import INPUT, Layer, compile_network
+from instseg_ros.sparse.program import INPUT, compile_network
 from instseg_ros.sparse.refinement import IncrementalRefinement
+from instseg_ros.sparse.residency import Residency
 from instseg_ros.sparse.runner import LabelsOf, map_features
 from instseg_ros.sparse.statistics import LayerStatistics
 from instseg_ros.sparse.triton_updates import APART
 
 _SHORTEST = 4096  # of the lists of due rows
 _PATIENCE = 8  # waves for which a list is far too long before it is shortened
-
-
-@dataclass(frozen=True)
-class _Change:
-    """What the map's change alone makes due, lists padded with -1, in one tensor that stays in its place."""
-
-    lengths: tuple[int, ...]
-    """Per level."""
-    lists: Tensor
-    """Rows of the finest level with new features; per level those with other neighbours, with other children, new ones; per table of
-    neighbours at a distance those with others in it."""
-    places: list[tuple[int, int]]
-    """Where each list begins, and its length."""
-
-    @staticmethod
-    def empty(lengths: tuple[int, ...], apart: Sequence[int], device: torch.device) -> "_Change":
-        """Room for so many rows per level; `apart` has the level of each table of neighbours at a distance."""
-        sizes = [lengths[0], *lengths, *lengths, *lengths, *(lengths[level] for level in apart)]
-        places = [(sum(sizes[:i]), size) for i, size in enumerate(sizes)]
-        return _Change(lengths, torch.full((sum(sizes),), -1, dtype=torch.int32, device=device), places)
-
-    @property
-    def retabled(self) -> tuple[int, int]:
-        """Where the rows of the finest level with other neighbours are: begin and length."""
-        return self.places[1]
-
-    @property
-    def dirty(self) -> Tensor:
-        """Rows of the finest level with new features."""
-        return self.lists[: self.lengths[0]]
-
-    def of_layer(self, layer: Layer, number_apart: int) -> tuple[int, int]:
-        """Where the rows of a layer are whose table, or whose very existence, is new: begin and length."""
-        depth = len(self.lengths)
-        if layer.dilation > 1:
-            return self.places[1 + 3 * depth + number_apart]
-        kind = {"neighbors": 0, "children": 1, "up": 2, "self": 2}[layer.table]  # a voxel's parent lasts as long as the voxel
-        return self.places[1 + kind * depth + layer.level]
-
-    def listed(self, *rows: np.ndarray) -> tuple[list[Part], list[Part]]:
-        """Places in the tensor, and what to write to them, for the rows of all lists in their order."""
-        assert all(len(part) <= length for part, (_, length) in zip(rows, self.places, strict=True))
-        places = [np.arange(begin, begin + len(part), dtype=np.int32) for part, (begin, _) in zip(rows, self.places, strict=True)]
-        return [*places], [part.astype(np.int32, copy=False) for part in rows]
-
-    def put(self, places: Tensor, rows: Tensor) -> None:
-        """Let the lists hold these rows and nothing else."""
-        self.lists.fill_(-1)
-        self.lists.index_put_((places.long(),), rows)
 
 
 class DeviceIncrementalNetwork:
@@ -94,6 +45,7 @@ class DeviceIncrementalNetwork:
         floor_z_m: height of the floor in the map's frame, m; None = unknown.
         dtype: of the cached outputs: float32, or float16 for half the memory.
         replay: record the wave's launches as a CUDA graph and replay it while the lists keep their length.
+        budget_bytes, radius_voxels: limits on the cached outputs held between updates, as in `IncrementalNetwork`.
 
     Raises:
         ConfigError: a CUDA device was asked for and there is none.
@@ -107,7 +59,10 @@ class DeviceIncrementalNetwork:
         floor_z_m: float | None = 0.0,
         dtype: torch.dtype = torch.float32,
         replay: bool = False,
+        budget_bytes: int = 0,
+        radius_voxels: float = 0.0,
     ) -> None:
+        self.budget_bytes, self.radius_voxels = budget_bytes, radius_voxels
         self.config, self.floor_z_m, self.tolerance, self.dtype = net.config, floor_z_m, tolerance, dtype
         self.device = torch.device(device)
         if self.device.type == "cuda" and not torch.cuda.is_available():
@@ -115,9 +70,9 @@ class DeviceIncrementalNetwork:
         self.labels_of: LabelsOf | None = None  # set where the true classes are known, for a network with label_input
         program = compile_network(net)
         self.program = program.to(self.device)
-        # With more nearest voxels than the table of neighbours has for sure, attention runs on the host.
-        refines = program.refinement
-        self._on_host = refines if refines is not None and nearest_radius(refines.k) > 1 else None
+        # With more nearest voxels than the table of neighbours has for sure, or where outputs come in parts, attention runs on the host.
+        refines, limited = program.refinement, bool(budget_bytes or radius_voxels)
+        self._on_host = refines if refines is not None and (limited or nearest_radius(refines.k) > 1) else None
         self._weights = [layer.weight.detach().to(dtype) for layer in self.program.layers]
         levels = [layer.level for layer in self.program.layers]
         self._levels = levels
@@ -133,10 +88,16 @@ class DeviceIncrementalNetwork:
         self._tables = DeviceTables(len(self.config.channels), device, layers)
         self._features = torch.zeros(0, input_width(self.config), dtype=self.dtype, device=device)
         self._cache = [torch.zeros(0, layer.weight.shape[2], dtype=self.dtype, device=device) for layer in layers]
-        self._fresh = LevelArray(device, torch.bool, 0)
+        self._fresh, self._places = LevelArray(device, torch.bool, 0), LevelArray(device, torch.int32, -1)
+        self._residency: Residency | None = None
+        if self.budget_bytes or self.radius_voxels:
+            self._residency = Residency(self.program, self.budget_bytes, self.radius_voxels, self._features.element_size())
+        self._sent_places = [np.zeros(0, np.int32) for _ in self.config.channels]
+        self._measured = False  # the layers' mean magnitudes
         self._threshold = torch.zeros(len(layers), APART, device=device)
         self._thresholds = self._threshold[:, :1].unbind()
-        self._change = _Change.empty((0,) * len(self.config.channels), self._tables.dilated_levels, device)
+        self._always = torch.full((1,), -1.0, device=device)
+        self._change = Change.empty((0,) * len(self.config.channels), self._tables.dilated_levels, device)
         self._lists: DueLists | None = None
         self._lengths = [_SHORTEST] * len(self.config.channels)
         self._unneeded = [0] * len(self.config.channels)
@@ -169,11 +130,24 @@ class DeviceIncrementalNetwork:
         everything = self._empty
         self._empty = everything and not len(voxels)
         self._fit(voxels)
-        self._take_in(voxels, delta, everything)
+        self.statistics = []
+        if self._residency is None:
+            self._take_in(voxels, delta, everything)
+            slots = self._update(voxels, everything)
+        else:
+            slots = self._within_limits(self._residency, voxels, delta, everything)
+        if self._refinement is not None and self.prediction.embedding is not None:
+            known = None if everything else delta
+            slots, statistics = self._refinement.follow(voxels.pyramid.levels[0], known, slots, self.prediction.embedding)
+            self.statistics += statistics
+        return slots
+
+    def _update(self, voxels: VoxelMap, everything: bool) -> np.ndarray:
+        """Recompute what the change reaches; returns the slots [n] int32 whose outputs changed, ascending."""
         lists = self._run(everything)
         counts = self._read_counts(lists)
         if (counts[: len(lists.lengths)] > lists.lengths).any():
-            longer = self._make_lists(tuple(self._tables.sizes))
+            longer = self._make_lists(tuple(self._tables.sizes), self._change)
             self._wave(longer, everything, lists)
             lists, counts = longer, self._read_counts(longer)
         due, replaced = counts.reshape(2, -1)
@@ -181,20 +155,79 @@ class DeviceIncrementalNetwork:
         if self._attention is not None:
             worked |= {len(worked) + 1 + i: f"refine.{i}" for i in range(self._attention.lists - 1)}
         rows = [len(voxels.pyramid.levels[level]) for level in self._list_levels]
-        self.statistics = [LayerStatistics(name, rows[i], int(due[i]), int(replaced[i])) for i, name in worked.items()]
+        self.statistics += [LayerStatistics(name, rows[i], int(due[i]), int(replaced[i])) for i, name in worked.items()]
         if not everything:
             self._choose_lengths(due)
-        slots = self._read_out(lists.rows[-1][: due[-1]], voxels.coords)
-        if self._refinement is not None and self.prediction.embedding is not None:
-            known = None if everything else delta
-            slots, statistics = self._refinement.follow(voxels.pyramid.levels[0], known, slots, self.prediction.embedding)
-            self.statistics += statistics
+        return self._read_out(lists.rows[-1][: due[-1]], voxels.coords)
+
+    # -- within limits: `IncrementalNetwork` has the same three
+
+    def _within_limits(self, residency: Residency, voxels: VoxelMap, delta: MapDelta, everything: bool) -> np.ndarray:
+        """As `_update`, holding no more outputs than allowed."""
+        pyramid = voxels.pyramid
+        added = [level.live_rows() for level in pyramid.levels] if everything else delta.pyramid.added
+        removed = [added[0][:0] for _ in added] if everything else delta.pyramid.removed
+        dirty = added[0] if everything else delta.dirty()
+        near = residency.follow(pyramid, removed, added, np.concatenate([voxels.coords[dirty], delta.removed_coords]))
+        if everything or not residency.fits(near):
+            residency.evict(near)
+            self._take_in(voxels, delta, everything)
+            changed = [dirty[:0]]
+            for tile in residency.tiles(near):
+                self._rebuild(residency, voxels, tile)
+                changed.append(self._read_out(torch.from_numpy(residency.rows(0, tile)).to(self.device), voxels.coords))
+                residency.shrink()
+            return np.sort(np.concatenate(changed))
+        lost = residency.absent(near)
+        unseen = [residency.rows(level, lost) for level in range(len(pyramid.levels))]
+        self._take_in(voxels, delta, everything, unseen)
+        if lost:
+            self._rebuild(residency, voxels, lost, keep=near)
+        residency.admit(near)
+        self._fit_places(residency)
+        slots = self._update(voxels, everything)
+        residency.shrink(near)
         return slots
+
+    def _rebuild(self, residency: Residency, voxels: VoxelMap, regions: set[int], keep: Iterable[int] = ()) -> None:
+        """Compute all outputs of regions that are not held, letting go of none in `keep`, and of what is not held beside them for as long."""
+        beside = residency.absent(residency.around(regions)) - regions
+        residency.make_room(regions | beside, {*residency.around(regions), *keep})
+        residency.admit(regions | beside)
+        self._fit_places(residency)
+        rows = [residency.rows(level, regions | beside) for level in range(len(voxels.pyramid.levels))]
+        lengths = tuple(-(-len(part) // 16) * 16 for part in rows)
+        change = Change.empty(lengths, self._tables.dilated_levels, self.device)
+        apart = [rows[level] for level in self._tables.dilated_levels]
+        change.put(*upload(self.device, change.listed(rows[0][:0], *rows, *rows, *rows, *apart)))
+        lists = self._make_lists(lengths, change)
+        lists.readers = {}  # these rows and no others
+        self._wave(lists, measure=not self._measured)
+        self._measured = True
+        residency.evict(beside)
+
+    def _fit_places(self, residency: Residency) -> None:
+        """Let the caches have room for the rows that are held, and the device know where they are."""
+        for i, layer in enumerate(self.program.layers):
+            if len(self._cache[i]) <= residency.size[layer.level]:
+                self._cache[i] = _grown_tensor(self._cache[i], residency.size[layer.level] * 9 // 8 + 1)
+                self._recorded = None  # it holds addresses
+        moved = []
+        for level, place in enumerate(residency.place):
+            before = np.full_like(place, -1)
+            before[: len(self._sent_places[level])] = self._sent_places[level]
+            moved.append(np.flatnonzero(place != before).astype(np.int32))
+            self._sent_places[level] = place.copy()
+        self._places.put(*upload(self.device, [self._places.place(moved), list(zip(residency.place, moved, strict=True))]))
 
     def nbytes(self) -> int:
         """Device memory held by the cached outputs, bytes."""
         attention = 0 if self._attention is None else self._attention.nbytes()
         return sum(t.numel() * t.element_size() for t in (self._features, *self._cache)) + attention
+
+    def held_bytes(self) -> int:
+        """Cached outputs held now, bytes: what the budget is about."""
+        return sum(t.numel() * t.element_size() for t in self._cache) if self._residency is None else self._residency.held_bytes()
 
     # -- before the wave
 
@@ -204,8 +237,11 @@ class DeviceIncrementalNetwork:
             self._recorded = self._lists = None  # they hold addresses
             sizes = self._tables.sizes
             self._features = _grown_tensor(self._features, sizes[0])
-            for i, layer in enumerate(self.program.layers):
-                self._cache[i] = _grown_tensor(self._cache[i], sizes[layer.level])
+            if self._residency is None:
+                for i, layer in enumerate(self.program.layers):
+                    self._cache[i] = _grown_tensor(self._cache[i], sizes[layer.level])
+            else:
+                self._places.fit(sizes)
             self._fresh.fit(sizes)
             if self._attention is not None:
                 self._attention.fit(sizes[0])
@@ -214,8 +250,12 @@ class DeviceIncrementalNetwork:
         if self._refinement is not None:
             self._refinement.fit(voxels.capacity)
 
-    def _take_in(self, voxels: VoxelMap, delta: MapDelta, everything: bool) -> None:
-        """Send what changed: rows of tables, features, and which rows are new or read others than before."""
+    def _take_in(self, voxels: VoxelMap, delta: MapDelta, everything: bool, unseen: Sequence[np.ndarray] = ()) -> None:
+        """Send what changed: rows of tables, features, and which rows are new or read others than before.
+
+        Args:
+            unseen: rows per level whose outputs are computed between the change and the wave: that they stay as they are stops no wave.
+        """
         pyramid = voxels.pyramid
         if everything:
             tables = self._tables.load(pyramid)
@@ -233,10 +273,11 @@ class DeviceIncrementalNetwork:
         lengths = tuple(size if everything else min(n, size) for n, size in zip(self._lengths, self._tables.sizes, strict=True))
         if self._change.lengths != lengths:
             self._recorded = self._lists = None
-            self._change = _Change.empty(lengths, self._tables.dilated_levels, self.device)
+            self._change = Change.empty(lengths, self._tables.dilated_levels, self.device)
         listed = self._change.listed(dirty, *retabled, *rechilded, *added, *self._tables.retabled_apart)
+        new = [np.concatenate(pair) for pair in zip(added, unseen, strict=True)] if unseen else added
         features = map_features(voxels, dirty, self.config, self.floor_z_m, self.labels_of)
-        places, rows, fresh, values, *changed = upload(self.device, [*listed, self._fresh.place(added), [features], *tables])
+        places, rows, fresh, values, *changed = upload(self.device, [*listed, self._fresh.place(new), [features], *tables])
         self._change.put(places, rows)
         self._features.index_put_((rows[: len(dirty)].long(),), values.to(self.dtype))
         self._fresh.clear()
@@ -248,7 +289,7 @@ class DeviceIncrementalNetwork:
     def _run(self, everything: bool) -> DueLists:
         """The wave, replayed where it was recorded."""
         if self._lists is None:
-            self._lists = self._make_lists(self._change.lengths)
+            self._lists = self._make_lists(self._change.lengths, self._change)
         lists = self._lists
         if self._replay and self._launched is lists and self._recorded is None:  # the second time, when all is compiled
             graph = torch.cuda.CUDAGraph()
@@ -262,14 +303,14 @@ class DeviceIncrementalNetwork:
         self._launched = None if everything else lists
         return lists
 
-    def _make_lists(self, lengths: Sequence[int]) -> DueLists:
-        """Lists of so many due rows per level, seeded by the change."""
+    def _make_lists(self, lengths: Sequence[int], change: Change) -> DueLists:
+        """Lists of so many due rows per level, seeded by a change."""
         layers, tables = self.program.layers, self._tables
         numbers = [tables.dilated_number(layer) if layer.dilation > 1 else 0 for layer in layers]
-        seeds = [self._change.of_layer(layer, number) for layer, number in zip(layers, numbers, strict=True)]
+        seeds = [change.of_layer(layer, number) for layer, number in zip(layers, numbers, strict=True)]
         attends = self._list_levels[len(layers) + 1 : -1]  # lists whose rows are due when their nearest voxels are others
-        seeds += [(0, 0), *(self._change.retabled for _ in attends), (0, 0)][: len(self._list_levels) - len(layers)]
-        lists = DueLists(self._list_levels, lengths, tables.sizes, seeds, self.device)
+        seeds += [(0, 0), *(change.retabled for _ in attends), (0, 0)][: len(self._list_levels) - len(layers)]
+        lists = DueLists(self._list_levels, lengths, tables.sizes, change, seeds)
         lists.readers = {source: [] for source in range(INPUT, len(layers))}
         for layer, own in zip(layers, lists.own, strict=False):
             lists.readers[layer.source].append(own._replace(table=tables.reached(layer)))
@@ -280,19 +321,20 @@ class DeviceIncrementalNetwork:
             self._attention.connect(lists, tables.neighbors)
         return lists
 
-    def _wave(self, lists: DueLists, everything: bool, before: DueLists | None = None) -> None:
-        """Recompute what the change reaches.
+    def _wave(self, lists: DueLists, measure: bool, before: DueLists | None = None) -> None:
+        """Recompute what the change reaches, or, if the lists have no readers, their seeds, whatever they were before.
 
         Args:
             lists: of due rows, which are left in them.
-            everything: all rows are seeds, and set the thresholds. They are announced all the same, so that no kernel is left to be compiled when
-                the first change comes.
+            measure: the layers' mean magnitudes, to which the tolerance is relative, of the rows that are due: the first rows seen, so that a
+                stopped wave does not depend on later ones.
             before: of an earlier wave after the same change: rows that it replaced count as changed.
         """
         layers = self.program.layers
-        lists.begin(self._change.lists)
-        for reader in lists.readers[INPUT]:
-            lists.announce(self._change.dirty, None, reader)
+        places = self._places.levels if self._residency is not None else [None] * len(self._tables.sizes)
+        lists.begin()
+        for reader in lists.readers.get(INPUT, []):
+            lists.announce(lists.change.dirty, None, reader)
         for i, layer in enumerate(layers):
             if before is not None:
                 for reader in lists.readers[i]:
@@ -300,13 +342,14 @@ class DeviceIncrementalNetwork:
             x = self._features if layer.source == INPUT else self._cache[layer.source]
             residual = None if layer.residual is None else self._cache[layer.residual]
             update_layer(
-                x, self._tables.read(layer), self._weights[i], layer.bias, residual, layer.relu, self._cache[i], self._thresholds[i],
-                self._fresh.levels[layer.level], lists, i)
-            if everything and self.tolerance:  # of the first rows seen, so that a stopped wave does not depend on later ones
+                x, self._tables.read(layer), self._weights[i], layer.bias, residual, layer.relu, self._cache[i],
+                self._thresholds[i] if lists.readers else self._always, self._fresh.levels[layer.level], lists, i,
+                None if layer.source == INPUT else places[layers[layer.source].level], places[layer.level])
+            if measure and self.tolerance:
                 rows = lists.counts[i, 0].clamp(min=1)
                 self._threshold[i, 0] = self.tolerance * self._cache[i].abs().sum(dtype=torch.float32) / (rows * layer.weight.shape[2])
         if self._attention is not None:
-            self._attention.wave(lists, self._cache[-1], self._tables.neighbors, self._fresh.levels[0], everything, before)
+            self._attention.wave(lists, self._cache[-1], self._tables.neighbors, self._fresh.levels[0], measure, before)
         lists.collect(len(self._list_levels) - 1)
 
     # -- after the wave
@@ -328,7 +371,8 @@ class DeviceIncrementalNetwork:
     def _read_out(self, rows: Tensor, coords: np.ndarray) -> np.ndarray:
         """Publish the outputs of rows [n], whose voxels are `coords` [capacity, 3]; returns them [n] int32, ascending."""
         rows = rows.sort().values
-        outputs = self.program.read_out(self._cache[-1][rows.long()].float())
+        held = rows if self._residency is None else self._places.levels[0][rows.long()]
+        outputs = self.program.read_out(self._cache[-1][held.long()].float())
         if self._attention is not None:
             outputs["embedding"] = self._attention.refined[rows.long()]
         names = list(outputs)

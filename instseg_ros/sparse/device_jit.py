@@ -77,16 +77,16 @@ def seed_program(plan, change, due, stamp, count, epoch, APART: tl.constexpr, BL
 
 @triton.jit
 def _replace(
-    value, row, i, n, columns, cache, moved, replaced, fresh, threshold, epoch,
+    value, row, slot, i, n, columns, cache, moved, replaced, fresh, threshold, epoch,
     table_a, stamp_a, due_a, count_a, length_a, table_b, stamp_b, due_b, count_b, length_b,
     COUT: tl.constexpr, HAS_FRESH: tl.constexpr, THRESHOLD_IN_MEMORY: tl.constexpr, HAS_REPLACED: tl.constexpr,
     TAPS_A: tl.constexpr, PADDED_A: tl.constexpr, TAPS_B: tl.constexpr, PADDED_B: tl.constexpr,
 ):  # fmt: skip
-    """Writes to `cache` the rows that moved, says which, counts them, and announces them to up to two layers (0 taps = none)."""
+    """Writes to `cache`, in their slots, the rows that moved, says which, counts them, and announces them to up to two layers (0 taps = none)."""
     # What is compared is what would be stored, so that a value which rounds to the cached one has not moved.
     live = row >= 0
     kept = live[:, None] & (columns < COUT)[None, :]
-    at = row[:, None] * COUT + columns[None, :]
+    at = slot[:, None] * COUT + columns[None, :]
     old = tl.load(cache + at, mask=kept, other=0.0).to(tl.float32)
     difference = tl.max(tl.where(kept, tl.abs(value.to(tl.float32) - old), 0.0), 1)
     if THRESHOLD_IN_MEMORY:
@@ -112,16 +112,20 @@ def _replace(
 
 @triton.jit
 def update_program(
-    x, table, rows, weight, bias, residual, cache, moved, replaced, fresh, threshold, n,
+    x, table, rows, place_in, place_out, weight, bias, residual, cache, moved, replaced, fresh, threshold, n,
     epoch, table_a, stamp_a, due_a, count_a, length_a, table_b, stamp_b, due_b, count_b, length_b,
     TAPS: tl.constexpr, CIN: tl.constexpr, COUT: tl.constexpr,
-    HAS_TABLE: tl.constexpr, HAS_ROWS: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr, RELU: tl.constexpr,
+    HAS_TABLE: tl.constexpr, HAS_ROWS: tl.constexpr, HAS_PLACE_IN: tl.constexpr, HAS_PLACE_OUT: tl.constexpr,
+    HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr, RELU: tl.constexpr,
     HAS_FRESH: tl.constexpr, THRESHOLD_IN_MEMORY: tl.constexpr, HAS_REPLACED: tl.constexpr,
     TAPS_A: tl.constexpr, PADDED_A: tl.constexpr, TAPS_B: tl.constexpr, PADDED_B: tl.constexpr,
     PRECISION: tl.constexpr, WIDEN: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """Recomputes BLOCK_M rows of a cache, of all its channels, and replaces those that moved (`_replace`)."""
+    """Recomputes BLOCK_M rows of a cache, of all its channels, and replaces those that moved (`_replace`).
+
+    HAS_PLACE_IN, HAS_PLACE_OUT: rows of x, or of cache and residual, are at other places, which `place_in` and `place_out` have.
+    """
     i = tl.program_id(0) * BLOCK_M + tl.arange(0, BLOCK_M)
     columns = tl.arange(0, BLOCK_N)
     inside = i < n
@@ -129,14 +133,19 @@ def update_program(
         row = tl.load(rows + i, mask=inside, other=-1).to(tl.int64)
     else:
         row = tl.where(inside, i, -1).to(tl.int64)
+    if HAS_PLACE_OUT:
+        slot = tl.where(row >= 0, tl.load(place_out + row, mask=row >= 0, other=0).to(tl.int64), -1)
+        row = tl.where(slot >= 0, row, -1)
+    else:
+        slot = row
     if tl.max(row, 0) < 0:  # the rest of a list that is longer than was needed
         tl.store(moved + i, tl.zeros_like(i).to(tl.uint8), mask=inside)
         return
     value = layer_of_rows(
-        x, table, row, columns, weight, bias, residual, TAPS, CIN, COUT, HAS_TABLE, HAS_BIAS, HAS_RESIDUAL, RELU,
-        PRECISION, WIDEN, BLOCK_M, BLOCK_N, BLOCK_K).to(cache.dtype.element_ty)  # fmt: skip
+        x, table, row, slot, place_in, columns, weight, bias, residual, TAPS, CIN, COUT, HAS_TABLE, HAS_PLACE_IN, HAS_BIAS, HAS_RESIDUAL,
+        RELU, PRECISION, WIDEN, BLOCK_M, BLOCK_N, BLOCK_K).to(cache.dtype.element_ty)  # fmt: skip
     _replace(
-        value, row, i, n, columns, cache, moved, replaced, fresh, threshold, epoch, table_a, stamp_a, due_a, count_a, length_a,
+        value, row, slot, i, n, columns, cache, moved, replaced, fresh, threshold, epoch, table_a, stamp_a, due_a, count_a, length_a,
         table_b, stamp_b, due_b, count_b, length_b, COUT, HAS_FRESH, THRESHOLD_IN_MEMORY, HAS_REPLACED,
         TAPS_A, PADDED_A, TAPS_B, PADDED_B)  # fmt: skip
 
@@ -190,5 +199,5 @@ def attend_program(
     value = tl.dot(center, tl.load(update + back, mask=to_back, other=0.0), input_precision="ieee")
     value = tl.dot(mean, tl.load(update + F * F + back, mask=to_back, other=0.0), value, input_precision="ieee")
     _replace(
-        value, row, i, n, f, out, moved, replaced, fresh, threshold, epoch, table_a, stamp_a, due_a, count_a, length_a,
+        value, row, row, i, n, f, out, moved, replaced, fresh, threshold, epoch, table_a, stamp_a, due_a, count_a, length_a,
         table_b, stamp_b, due_b, count_b, length_b, F, True, True, True, TAPS_A, PADDED_A, TAPS_B, PADDED_B)  # fmt: skip

@@ -63,14 +63,14 @@ class DeviceRefinement:
         lists.readers[self._after].append(lists.own[last + 1])
         lists.readers[last] = [lists.own[last + 1]]
 
-    def wave(self, lists: DueLists, x: Tensor, neighbors: Tensor, fresh: Tensor, everything: bool, before: DueLists | None) -> None:
+    def wave(self, lists: DueLists, x: Tensor, neighbors: Tensor, fresh: Tensor, measure: bool, before: DueLists | None) -> None:
         """Refine what the change reaches.
 
         Args:
             lists: of the wave, all layers before done.
             x: [N, C] the last layer's output.
             neighbors: [N, 27] of the finest level; fresh: [N] bool: its new rows.
-            everything, before: as in `DeviceIncrementalNetwork`.
+            measure, before: as in `DeviceIncrementalNetwork`.
         """
         rows = lists.collect(self._after)
         self._values[0].index_put_((rows.long(),), self._head.run(x[rows.long()].float()))
@@ -84,7 +84,7 @@ class DeviceRefinement:
                     lists.announce(before.rows[number], before.moved[number], reader)
             update_attention(
                 self._values[i], neighbors, self._order, self._k, parts, self._values[i + 1], self._thresholds[i], fresh, lists, number)
-            if everything and self._tolerance:  # of the first rows seen, so that a stopped wave does not depend on later ones
+            if measure and self._tolerance:
                 out = self._values[i + 1]
                 due = lists.counts[number, 0].clamp(min=1)
                 self._threshold[i, 0] = self._tolerance * out.abs().sum() / (due * out.shape[1])

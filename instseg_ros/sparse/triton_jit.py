@@ -19,13 +19,16 @@ import triton.language as tl
 
 @triton.jit
 def layer_of_rows(
-    x, table, row, columns, weight, bias, residual,
+    x, table, row, slot, place, columns, weight, bias, residual,
     TAPS: tl.constexpr, CIN: tl.constexpr, COUT: tl.constexpr,
-    HAS_TABLE: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr, RELU: tl.constexpr,
+    HAS_TABLE: tl.constexpr, HAS_PLACE: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_RESIDUAL: tl.constexpr, RELU: tl.constexpr,
     PRECISION: tl.constexpr, WIDEN: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """[BLOCK_M, BLOCK_N] float32 for rows (-1 = none) and columns: relu(bias + sum_k x[table[row, k]] W[k] + residual[row])."""
+    """[BLOCK_M, BLOCK_N] float32 for rows (-1 = none) and columns: relu(bias + sum_k x[table[row, k]] W[k] + residual[slot]).
+
+    HAS_PLACE: what a table names is at another place of x, which `place` has (-1 = nowhere).
+    """
     live = row >= 0
     in_width = (columns < COUT)[None, :]
     steps: tl.constexpr = (CIN + BLOCK_K - 1) // BLOCK_K
@@ -38,6 +41,8 @@ def layer_of_rows(
             source = tl.where(live, tl.load(table + row * TAPS + tap, mask=live, other=0).to(tl.int64), -1)
         else:
             source = row
+        if HAS_PLACE:
+            source = tl.where(source >= 0, tl.load(place + source, mask=source >= 0, other=0).to(tl.int64), -1)
         a = tl.load(x + source[:, None] * CIN + channels[None, :], mask=(source >= 0)[:, None] & in_depth[None, :], other=0.0)
         entries = (tap * CIN + channels)[:, None] * COUT + columns[None, :]
         b = tl.load(weight + entries, mask=in_depth[:, None] & in_width, other=0.0)
@@ -48,7 +53,7 @@ def layer_of_rows(
     if HAS_BIAS:
         total += tl.load(bias + columns, mask=columns < COUT, other=0.0).to(tl.float32)[None, :]
     if HAS_RESIDUAL:
-        at = row[:, None] * COUT + columns[None, :]
+        at = slot[:, None] * COUT + columns[None, :]
         total += tl.load(residual + at, mask=live[:, None] & in_width, other=0.0).to(tl.float32)
     if RELU:
         total = tl.maximum(total, 0.0)
@@ -72,7 +77,7 @@ def conv_program(
     else:
         row = tl.where(inside, i, -1).to(tl.int64)
     value = layer_of_rows(
-        x, table, row, columns, weight, bias, residual, TAPS, CIN, COUT, HAS_TABLE, HAS_BIAS, HAS_RESIDUAL, RELU,
+        x, table, row, row, x, columns, weight, bias, residual, TAPS, CIN, COUT, HAS_TABLE, False, HAS_BIAS, HAS_RESIDUAL, RELU,
         PRECISION, WIDEN, BLOCK_M, BLOCK_N, BLOCK_K)  # fmt: skip
     at = i.to(tl.int64)[:, None] * COUT + columns[None, :]
     tl.store(out + at, value.to(out.dtype.element_ty), mask=inside[:, None] & (columns < COUT)[None, :])

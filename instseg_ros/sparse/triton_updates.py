@@ -52,6 +52,8 @@ def update(
     readers: Sequence[Reader] = (),
     epoch: Tensor | None = None,
     replaced: Tensor | None = None,
+    place_in: Tensor | None = None,
+    place_out: Tensor | None = None,
 ) -> Tensor:
     """Recompute rows of a layer's cached output, replace, in place, those that moved, and list what reads them.
 
@@ -69,6 +71,8 @@ def update(
         readers: at most `MAX_READERS` layers, none twice, on whose lists goes what reads a row that moved;
         epoch: [1] int32, with readers: what their stamps hold of rows that are listed.
         replaced: [1] int32, to which the number of rows that moved is added.
+        place_in: [*] int32: where in x a row is that the table names, -1 = nowhere; None = in the row of its own number.
+        place_out: the same for the cache and the residual; a row that is nowhere is left out.
 
     Returns:
         moved: [n] bool.
@@ -92,11 +96,13 @@ def update(
         told, widths = _told(readers, x)
         with launching_on(x):
             programs("device_jit").update_program[(-(-count // tiles.block_m),)](
-                x.contiguous(), dense(table, x), dense(rows, x), weight.to(x.dtype).contiguous(), dense(bias, x),
+                x.contiguous(), dense(table, x), dense(rows, x), dense(place_in, x), dense(place_out, x),
+                weight.to(x.dtype).contiguous(), dense(bias, x),
                 dense(residual, x), cache, moved, dense(replaced, x), cache if fresh is None else fresh.contiguous().view(torch.uint8),
                 threshold if isinstance(threshold, Tensor) else float(threshold), count, dense(epoch, x), *told,
                 TAPS=taps, CIN=cin, COUT=cout,
-                HAS_TABLE=table is not None, HAS_ROWS=rows is not None, HAS_BIAS=bias is not None,
+                HAS_TABLE=table is not None, HAS_ROWS=rows is not None,
+                HAS_PLACE_IN=place_in is not None, HAS_PLACE_OUT=place_out is not None, HAS_BIAS=bias is not None,
                 HAS_RESIDUAL=residual is not None, RELU=relu, HAS_FRESH=fresh is not None,
                 THRESHOLD_IN_MEMORY=isinstance(threshold, Tensor), HAS_REPLACED=replaced is not None,
                 **widths, PRECISION="tf32" if allow_tf32 else "ieee", WIDEN=widen(x),

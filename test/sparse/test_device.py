@@ -11,7 +11,7 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from test_incremental import random_step
+from test_incremental import check_current, corridor_step, limits, random_step
 from test_program import random_update, small_net
 from test_triton_kernels import LISTED, compiled
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -35,6 +35,10 @@ NAMES = ("semantic", "embedding", "offset")
 
 networks = st.sampled_from([
     {}, {"channels": (8,)}, {"channels": (16, 8), "blocks": 2}, {"channels": (4, 8, 12, 16), "height_feature": False},
+])
+
+networks_with_more = st.sampled_from([
+    {"backbone": "dilated", "channels": (8, 12), "dilations": (3, 2, 3), "refine_layers": 2}, {"channels": (8,), "refine_layers": 1},
 ])
 
 
@@ -112,6 +116,42 @@ def test_what_is_sent_arrives():
     assert sent[2].shape == (0, 2)
 
 
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 1 << 30), st.one_of(networks, networks_with_more), limits, st.integers(2, 6), st.sampled_from([1, 4096]))
+@example(251, {"channels": (4, 8, 12, 16), "height_feature": False}, (300_000, 0.0), 6, 4096)
+def test_exact_with_outputs_evicted_and_computed_anew(seed, changes, limits, steps, shortest):
+    budget_bytes, radius = limits
+    net, rng = small_net(seed % 7, **changes), np.random.default_rng(seed)
+    voxels, shadow = VoxelMap(0.05, depth=len(net.config.channels)), {}
+    before, device_module._SHORTEST = device_module._SHORTEST, shortest
+    try:
+        network = DeviceIncrementalNetwork(net, DEVICE, replay=bool(seed % 2), budget_bytes=budget_bytes, radius_voxels=radius)
+        for _ in range(steps):
+            changed = network.refresh(voxels, voxels.apply(corridor_step(rng, voxels, 900)))
+            shadow = check_current(net, voxels, network, changed, shadow, 1e-4)  # other sums: a class probability of random nets is sensitive
+            assert network.held_bytes() <= (budget_bytes or np.inf)  # between updates
+    finally:
+        device_module._SHORTEST = before
+
+
+def test_a_budget_bounds_the_memory_and_keeps_the_tolerance():
+    """The same as without one, on a floor that is seen piece by piece and of which an early piece changes at the end."""
+    net = small_net(0)
+    voxels = [VoxelMap(0.05, depth=3) for _ in range(2)]
+    limited, free = DeviceIncrementalNetwork(net, DEVICE, 0.01, budget_bytes=1_500_000), DeviceIncrementalNetwork(net, DEVICE, 0.01)
+    for x in [*range(0, 640, 32), 0]:
+        grid = np.stack(np.meshgrid(np.arange(x, x + 32), np.arange(20), [0], indexing="ij"), -1).reshape(-1, 3).astype(np.int32)
+        colors = (grid * 3 % 256).astype(np.uint8) if x else np.full_like(grid, len(voxels[0]) % 251, np.uint8)
+        update = MapUpdate(grid, colors, np.ones(len(grid), np.float32), 0.05)
+        for runner, voxel_map in zip((limited, free), voxels, strict=True):
+            runner.refresh(voxel_map, voxel_map.apply(update))
+        assert limited.held_bytes() <= 1_500_000
+    assert limited.nbytes() < 0.6 * free.nbytes() and free.held_bytes() > 3_000_000
+    live = voxels[0].live_slots()
+    assert difference(limited.prediction, full_pass(net, voxels[0]), live) < 0.1
+    assert difference(limited.prediction, free.prediction, live) < 0.1
+
+
 def floor(size: int) -> MapUpdate:
     coords = np.argwhere(np.ones((size, size, 1), bool)).astype(np.int32)
     return MapUpdate(coords, np.full_like(coords, 120, np.uint8), np.ones(len(coords), np.float32), 0.05)
@@ -159,7 +199,7 @@ def test_the_wave_never_waits_for_the_device(refine_layers):
     network._fit(voxels)
     for everything in (True, False):
         network._take_in(voxels, delta, everything)
-        lists = network._make_lists([64, 32, 16])
+        lists = network._make_lists([64, 32, 16], network._change)
         with torch.no_grad(), NoHost() as watched:
             network._wave(lists, everything)
         assert watched.operations > len(network.program.layers)
@@ -195,7 +235,7 @@ def test_a_layer_is_one_launch(refine_layers, monkeypatch):
     network._take_in(voxels, voxels.apply(dot(0)), False)
     launches = Launches(monkeypatch)
     with only_path("triton"):
-        network._wave(network._make_lists(network._change.lengths), False)
+        network._wave(network._make_lists(network._change.lengths, network._change), False)
     layers, attention = len(network.program.layers), {"attend": refine_layers} if refine_layers else {}
     assert launches.made == {"seed": 1, "update": layers, "announce": 3 if refine_layers else 1, **attention}
 
@@ -372,6 +412,21 @@ def check_triton(**changes) -> None:
     assert 22 <= len(voxels) < 25
 
 
+def check_triton_within_limits() -> None:
+    """Two patches far apart are seen in turns, and only one may be held."""
+    net, rng = small_net(2, channels=(4, 8)), np.random.default_rng(2)
+    voxels, network = VoxelMap(0.05, depth=2), DeviceIncrementalNetwork(net, "cpu", budget_bytes=5_000)
+    patch = np.argwhere(np.ones((5, 5, 1), bool)).astype(np.int32)
+    for k in range(4):
+        some = patch[rng.random(len(patch)) < (1.0 if k < 2 else 0.3)] + np.array([[k % 2 * 1000, 0, 0]], np.int32)
+        colors = rng.integers(0, 256, (len(some), 3)).astype(np.uint8)
+        delta = voxels.apply(MapUpdate(some, colors, np.ones(len(some), np.float32), 0.05))
+        with only_path("triton"):
+            network.refresh(voxels, delta)
+        assert difference(network.prediction, full_pass(net, voxels), voxels.live_slots()) <= 1e-5
+        assert 0 < network.held_bytes() <= 5_000 and (network._residency.place[0][: len(voxels)] < 0).sum() == (25 if k else 0)
+
+
 def check_any_order(seed: int) -> None:
     """Programs of a launch run in any order on a GPU, several at a time; the interpreter takes them in turn, here shuffled."""
     from triton.runtime import interpreter
@@ -405,4 +460,5 @@ if __name__ == "__main__":
     check_triton()
     check_triton(channels=(8,), refine_layers=2)
     check_triton(channels=(8,), backbone="dilated", dilations=(2,))  # tables at a distance, and layers of a voxel itself
+    check_triton_within_limits()
     check_any_order(0)

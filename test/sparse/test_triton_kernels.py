@@ -94,7 +94,7 @@ LISTED = {name: "*i32" for reader in "ab" for name in (f"table_{reader}", f"stam
 
 
 def sources(dtype: torch.dtype, precision: str, cin: int, cout: int):
-    """The three programs that multiply, as a layer of these channels needs them: program, tensors, constants, warps."""
+    """The programs that multiply, as a layer of these channels needs them: program, tensors, constants, warps."""
     from instseg_ros.sparse import device_jit, triton_jit
 
     kind, shape = "*" + TRITON_NAME[dtype], {"TAPS": 27, "CIN": cin, "COUT": cout, "PRECISION": precision, "WIDEN": False}
@@ -105,8 +105,11 @@ def sources(dtype: torch.dtype, precision: str, cin: int, cout: int):
     yield triton_jit.conv_program, {**reads, "out": kind, "n": "i32"}, {**shape, **flags, **blocks}, tiles.warps
     written = {"cache": kind, "moved": "*u8", "replaced": "*i32", "fresh": "*u8", "threshold": "*fp32", "n": "i32", "epoch": "*i32"}
     lengths = {"length_a": "i32", "length_b": "i32"}
+    written |= {"place_in": "*i32", "place_out": "*i32"}
     told = {"HAS_FRESH": True, "THRESHOLD_IN_MEMORY": True, "HAS_REPLACED": True, "TAPS_A": 27, "PADDED_A": 32, "TAPS_B": 1, "PADDED_B": 1}
-    yield device_jit.update_program, {**reads, **written, **LISTED, **lengths}, {**shape, **flags, **told, **blocks}, tiles.warps
+    for limited in (False, True):
+        places = {"HAS_PLACE_IN": limited, "HAS_PLACE_OUT": limited}
+        yield device_jit.update_program, {**reads, **written, **LISTED, **lengths}, {**shape, **flags, **told, **places, **blocks}, tiles.warps
     gradient = {"x": kind, "table": "*i32", "grad": kind, "partial": "*fp32", "n": "i32"}
     yield triton_jit.weight_grad_program, gradient, {**shape, "STEPS": 16, "BLOCK_R": 32, "BLOCK_I": min(cin, 64), "BLOCK_O": 64}, 4
 
