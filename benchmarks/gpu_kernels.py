@@ -12,10 +12,8 @@ path; `difference` is the largest one between the paths, relative to the largest
 """
 
 import argparse
-import dataclasses
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -24,13 +22,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from instseg_ros.benchmarks.incremental_device import in_precision, tf32
 from instseg_ros.benchmarks.surfaces import surface_voxels
 from instseg_ros.config import ModelConfig
 from instseg_ros.models.network import InstanceNet, input_features
 from instseg_ros.report import write_report
 from instseg_ros.sparse import triton_kernels, triton_updates
 from instseg_ros.sparse.conv import apply_conv, only_path, sparse_conv
-from instseg_ros.sparse.program import Head, Program, compile_network
+from instseg_ros.sparse.program import Program, compile_network
 from instseg_ros.sparse.pyramid import Tables, build_tables
 from instseg_ros.sparse.triton_kernels import Tiles
 
@@ -57,16 +56,6 @@ class Scene:
         """The same values for the same shape."""
         generator = torch.Generator().manual_seed(sum(shape))
         return torch.randn(shape, generator=generator).to(self.device, DTYPES[precision])
-
-
-@contextmanager
-def tf32(on: bool) -> Iterator[None]:
-    """Torch's own switch, which the Triton path follows."""
-    before, torch.backends.cuda.matmul.allow_tf32 = torch.backends.cuda.matmul.allow_tf32, on
-    try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = before
 
 
 def milliseconds(call: Callable[[], object], device: torch.device, rounds: int) -> float:
@@ -167,13 +156,6 @@ def updates(scene: Scene, rounds: int) -> Iterator[Row]:
         if not row["difference"] <= 0.01 + 4 * AGREEMENT[precision]:
             raise SystemExit(f"the paths disagree: {row}")
         yield row
-
-
-def in_precision(program: Program, dtype: torch.dtype) -> Program:
-    """A compiled network with its weights in a type."""
-    layers = [dataclasses.replace(x, weight=x.weight.to(dtype), bias=x.bias.to(dtype)) for x in program.layers]
-    heads = {name: Head([w.to(dtype) for w in x.weights], [b.to(dtype) for b in x.biases]) for name, x in program.heads.items()}
-    return Program(layers, heads)
 
 
 def networks(scene: Scene, rounds: int) -> Iterator[Row]:

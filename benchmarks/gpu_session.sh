@@ -17,10 +17,10 @@ if [ "$DEVICE" = cuda ]; then
     "$PYTHON" -c 'import torch; assert torch.cuda.is_available(), "torch sees no GPU: install a CUDA build of it (docs/gpu.md)"'
     "$PYTHON" -c 'from instseg_ros.sparse import triton_kernels as t; assert t.available(), "Triton >= 3.2 is missing (docs/gpu.md)"'
     "$PYTHON" setup.py -q build_ext --inplace
-    kernel_options=() incremental_options=() peer_options=(--sizes 20000 67000 300000) steps=200 interpret=0
+    kernel_options=() incremental_options=(--device cuda --repeats 15) peer_options=(--sizes 20000 67000 300000) steps=200 interpret=0
 else
     kernel_options=(--sizes 60 --sweep-size 60 --rounds 1 --channels 8 12) steps=2 interpret=1
-    incremental_options=(--sizes 3000 --exact-voxels 1500 --histories 1 --rounds 1)
+    incremental_options=(--rehearse --voxels 3000 --memory-voxels 4000 --budgets-mb 5 --histories 1 --repeats 1)
     peer_options=(--sizes 300 --rounds 1)
 fi
 
@@ -76,7 +76,7 @@ PY
 }
 
 incremental() {  # refresh against full pass, 1 % of a map revealed
-    "$PYTHON" benchmarks/gpu_incremental.py "$out/gpu_incremental.json" --device "$DEVICE" "${incremental_options[@]}"
+    "$PYTHON" -m instseg_ros.cli bench incremental --json "$out/gpu_incremental.json" "${incremental_options[@]}"
 }
 
 data=$(mktemp -d)

@@ -2,7 +2,8 @@
 
 Maps are made-up buildings (`surfaces.py`), changes are contiguous: a patch of the map is taken away and seen again ("revealed"), or
 gets other colours ("recoloured"). Full pass and refresh run in turns in the same process on the same kernels, and the medians are
-compared; the full pass has its tables at hand. Label agreement and AP50 come from sequences of simulated test rooms.
+compared; the full pass has its tables at hand. With `--device cuda` the same change is made to maps of --voxels and --memory-voxels on the
+GPU instead (`incremental_device.py`). Label agreement and AP50 come from sequences of simulated test rooms.
 """
 
 __all__ = ["add_arguments", "run"]
@@ -10,9 +11,9 @@ __all__ = ["add_arguments", "run"]
 import argparse
 import multiprocessing
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,15 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from instseg_ros.benchmarks import incremental_device
+from instseg_ros.benchmarks.building import Building, nearest, random_history
 from instseg_ros.benchmarks.resident import peak_bytes
 from instseg_ros.benchmarks.surfaces import VOXEL_SIZE_M, surface_voxels
 from instseg_ros.config import ModelConfig, SegmenterConfig
-from instseg_ros.mapping.update import MapUpdate
-from instseg_ros.mapping.voxel_map import MapDelta, VoxelMap
-from instseg_ros.models.network import InstanceNet, input_features
+from instseg_ros.mapping.voxel_map import VoxelMap
+from instseg_ros.models.network import InstanceNet, input_features, resolve_device
 from instseg_ros.models.weights import load_weights, settings_over_weights
+from instseg_ros.report import write_report
 from instseg_ros.settings import add_setting_arguments, settings_from_arguments
 from instseg_ros.sparse import kernels
 from instseg_ros.sparse.incremental import IncrementalNetwork
@@ -50,7 +53,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--memory-voxels", type=int, default=1_000_000, help="size of the map whose memory is measured (default: %(default)s)")
     parser.add_argument("--budgets-mb", type=int, nargs="*", default=[512], help="budgets for cached outputs tried on it (default: %(default)s)")
     parser.add_argument("--rooms", type=int, default=20, help="simulated test rooms for agreement and AP; 0 = none (default: %(default)s)")
-    parser.add_argument("--histories", type=int, default=200, help="random histories checked for exactness (default: %(default)s)")
+    parser.add_argument("--histories", type=int, help="random histories checked for exactness (default: 200, on a GPU 5)")
+    parser.add_argument("--rehearse", action="store_true",
+                        help="what --device cuda measures, in plain torch on the CPU: to see that it holds together")
     parser.add_argument("--repeats", type=int, default=7, help="repetitions a median is taken of (default: %(default)s)")
     parser.add_argument("--cache", type=Path, default=Path("out/evaluate"), help="folder for rendered and fused rooms (default: %(default)s)")
     parser.add_argument("--plot", type=Path, help="PNG of the cost (default: beside --json)")
@@ -64,7 +69,9 @@ def run(args: argparse.Namespace) -> tuple[Figures, Rows]:
     if config.threads:
         torch.set_num_threads(config.threads)
     net = load_weights(config.weights)
-    figures, rows = exactness(args.histories)
+    if config.device == "cuda" or args.rehearse:
+        return _on_device(args, net, config.tolerance)
+    figures, rows = exactness(200 if args.histories is None else args.histories)
     parts: list[Callable[[], tuple[Figures, Rows]]] = [
         lambda: cost_by_share(net, args.voxels, args.shares, config.tolerance, args.repeats),
         lambda: cost_by_tolerance(net, args.voxels, args.tolerances, args.repeats),
@@ -83,37 +90,16 @@ def run(args: argparse.Namespace) -> tuple[Figures, Rows]:
     return figures, rows
 
 
-@dataclass
-class Building:
-    """A map with a patch of it that changes."""
+def _on_device(args: argparse.Namespace, net: InstanceNet, tolerance: float) -> tuple[Figures, Rows]:
+    device = torch.device("cpu") if args.rehearse else resolve_device("cuda")
 
-    coords: np.ndarray
-    colors: np.ndarray
-    patch: np.ndarray
-    """[N] bool: what changes."""
+    def report(figures: Figures, rows: Rows) -> None:
+        if args.json:
+            write_report(args.json, figures, rows)
 
-    @staticmethod
-    def made_up(voxels: int, share: float) -> "Building":
-        """A building of so many voxels, of which a contiguous share changes."""
-        coords, colors = surface_voxels(voxels, 0)
-        return Building(coords, colors, _nearest(coords, max(1, round(share * voxels))))
-
-    def update(self, which: np.ndarray, colors: np.ndarray | None = None) -> MapUpdate:
-        """These voxels as an update."""
-        chosen = (self.colors if colors is None else colors)[which]
-        return MapUpdate(self.coords[which], chosen, np.ones(len(chosen), np.float32), VOXEL_SIZE_M)
-
-    def removal(self) -> MapUpdate:
-        """The patch as an update that takes it away."""
-        return replace(self.update(np.zeros(len(self.coords), bool)), deleted=self.coords[self.patch])
-
-
-def _nearest(coords: np.ndarray, count: int) -> np.ndarray:
-    """[N] bool: the `count` voxels nearest to the middle of the map, from above a square."""
-    distance = np.abs(coords[:, :2] - np.median(coords[:, :2], axis=0)).max(axis=1)
-    inside = np.zeros(len(coords), bool)
-    inside[np.argsort(distance, kind="stable")[:count]] = True
-    return inside
+    return incremental_device.measure(
+        net, device, args.voxels, args.memory_voxels, tolerance, 5 if args.histories is None else args.histories, args.repeats,
+        args.budgets_mb, report)
 
 
 class Bench:
@@ -235,9 +221,9 @@ def cost_by_size(net: InstanceNet, sizes: list[int], tolerance: float, repeats: 
     rows: Rows = []
     figures: Figures = {}
     coords, colors = surface_voxels(max(sizes), 0)
-    patch = _nearest(coords, 3000)
+    patch = nearest(coords, 3000)
     for size in tqdm(sorted(sizes), desc="size of the map"):
-        inside = _nearest(coords, size)
+        inside = nearest(coords, size)
         bench = Bench(net, Building(coords[inside], colors[inside], patch[inside]), tolerance)
         rows.append({"row": "size", **bench.measure("revealed", repeats)})
     cost = {row["voxels"]: row["refresh_ms"] for row in rows}
@@ -343,19 +329,6 @@ def random_net(seed: int, channels: tuple[int, ...]) -> InstanceNet:
             module.running_mean.normal_(0, 0.3)
             module.running_var.uniform_(0.5, 2.0)
     return net.eval()
-
-
-def random_history(rng: np.random.Generator, voxels: VoxelMap) -> Iterator[MapDelta]:
-    """A patch of surface, then insertions, recolourings and deletions; what each did to the map."""
-    coords, colors = surface_voxels(3000, int(rng.integers(1 << 20)))
-    known = np.zeros(len(coords), bool)
-    for _ in range(int(rng.integers(2, 6))):
-        center = coords[rng.integers(len(coords))]
-        near = np.abs(coords - center).max(1) < rng.integers(2, 60)
-        gone = known & (np.abs(coords - coords[rng.integers(len(coords))]).max(1) < rng.integers(1, 12)) & ~near
-        known = (known | near) & ~gone
-        shift = rng.integers(0, 256, 3).astype(np.uint8)
-        yield voxels.apply(MapUpdate(coords[near], colors[near] + shift, np.ones(int(near.sum()), np.float32), VOXEL_SIZE_M, deleted=coords[gone]))
 
 
 def relative_difference(net: InstanceNet, voxels: VoxelMap, network: IncrementalNetwork) -> float:

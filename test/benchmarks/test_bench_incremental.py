@@ -1,7 +1,9 @@
 """The benchmark of the incremental network, on maps small enough for a test."""
 
 import numpy as np
+import torch
 
+from instseg_ros.benchmarks import incremental_device
 from instseg_ros.benchmarks.incremental import (
     Bench,
     Building,
@@ -54,3 +56,15 @@ def test_memory_with_and_without_a_budget(tmp_path):
 def test_exact_on_random_histories():
     figures, rows = exactness(8)
     assert figures["exact_histories"] == 8 and figures["exact_max_rel_diff"] <= 1e-4 and len(rows) == 4
+
+
+def test_what_is_measured_on_a_gpu_is_rehearsed():
+    """Every row is reported as soon as it is there; the figures have names that cannot be taken for measured ones."""
+    seen = []
+    figures, rows = incremental_device.measure(
+        random_net(0, (8, 16)), torch.device("cpu"), 1500, 2000, 0.02, 1, 1, [1], lambda figures, rows: seen.append(len(rows)))
+    assert seen == list(range(1, len(rows) + 1))
+    assert [row["row"] for row in rows] == ["exact"] * 2 + ["work"] * 2 + ["revealed"] * 6 + ["budget"]
+    assert figures["exact_max_rel_diff_rehearsal"] <= 1e-4 and figures["budget_held_rehearsal"]
+    assert figures["speedup_1pct_rehearsal"] == rows[4]["speedup"] and not any("cuda" in name or "cpu" in name for name in figures)
+    assert rows[2]["full_gflop"] < rows[2]["full_gflop_launched"] and rows[3]["voxels"] == 2000

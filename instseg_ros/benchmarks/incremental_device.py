@@ -1,10 +1,4 @@
-"""Refresh against full pass on a GPU, one percent of a map revealed; outputs are compared with a full pass on the CPU first.
-
-    python benchmarks/gpu_incremental.py OUT.json                 # on a GPU
-
-Without one, to see that it holds together:
-
-    python benchmarks/gpu_incremental.py OUT.json --device cpu --sizes 3000 --exact-voxels 1500 --rounds 1
+"""The incremental network on a GPU, against full passes there: exactness, 1 % of maps revealed, memory (`bench incremental --device cuda`).
 
 All run in turns in one process, with the same kernels and precision. The full pass (`full_ms`) has features and tables on the device at
 hand and leaves its outputs there; the refresh counts everything from the map's change on the host to the changed outputs on the host.
@@ -13,34 +7,53 @@ with `passes: full` (in float32 or TF32). `launched` is how the segmenter runs t
 CUDA graph (rows `failed` say why one could not be).
 """
 
-import argparse
+__all__ = ["in_precision", "measure", "tf32"]
+
+import dataclasses
 import functools
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from gpu_kernels import in_precision, tf32
 
-from instseg_ros.benchmarks.incremental import Building, random_history
+from instseg_ros.benchmarks.building import Building, random_history
 from instseg_ros.benchmarks.surfaces import VOXEL_SIZE_M
-from instseg_ros.config import SegmenterConfig
+from instseg_ros.errors import InstSegError
 from instseg_ros.mapping.voxel_map import VoxelMap
 from instseg_ros.models.network import InstanceNet, input_features
-from instseg_ros.models.weights import load_weights
-from instseg_ros.report import write_report
 from instseg_ros.sparse.device import DeviceIncrementalNetwork
-from instseg_ros.sparse.program import compile_network
+from instseg_ros.sparse.program import Head, Program, compile_network
 from instseg_ros.sparse.runner import FullPassRunner
 
 DTYPES = {"float32": torch.float32, "tf32": torch.float32, "float16": torch.float16}
 EXACT = 1e-4
 """Largest difference to a full pass, relative to the output's largest value, that tolerance 0 may leave in float32."""
 
+EXACT_VOXELS = 50_000
+"""Of the map, at most, on which tolerance 0 is checked beside random histories."""
+
 Row = dict[str, Any]
+
+
+@contextmanager
+def tf32(on: bool) -> Iterator[None]:
+    """Torch's own switch, which the Triton path follows."""
+    before, torch.backends.cuda.matmul.allow_tf32 = torch.backends.cuda.matmul.allow_tf32, on
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
+
+
+def in_precision(program: Program, dtype: torch.dtype) -> Program:
+    """A compiled network with its weights in a type."""
+    layers = [dataclasses.replace(x, weight=x.weight.to(dtype), bias=x.bias.to(dtype)) for x in program.layers]
+    heads = {name: Head([w.to(dtype) for w in x.weights], [b.to(dtype) for b in x.biases]) for name, x in program.heads.items()}
+    return Program(layers, heads)
 
 
 def synchronized_ms(call: Callable[[], object], device: torch.device) -> float:
@@ -95,11 +108,11 @@ def network_way(network: DeviceIncrementalNetwork) -> str:
 class Bench:
     """A building in a network on the device, with what a full pass over it needs."""
 
-    def __init__(self, net: InstanceNet, building: Building, device: torch.device, precision: str, replay: bool) -> None:
+    def __init__(self, net: InstanceNet, building: Building, device: torch.device, precision: str, tolerance: float, replay: bool) -> None:
         self.device, self.building, self.precision = device, building, precision
         dtype = DTYPES[precision]
         self.map = VoxelMap(VOXEL_SIZE_M, depth=len(net.config.channels))
-        self.network = DeviceIncrementalNetwork(net, device, SegmenterConfig().tolerance, dtype=dtype, replay=replay)
+        self.network = DeviceIncrementalNetwork(net, device, tolerance, dtype=dtype, replay=replay)
         delta = self.map.apply(building.update(np.ones(len(building.coords), bool)))
         self.first_ms = synchronized_ms(lambda: self.network.refresh(self.map, delta), device)
         self.program = in_precision(compile_network(net).to(device), dtype)
@@ -183,9 +196,9 @@ def work(net: InstanceNet, voxel_map: VoxelMap) -> Row:
     return {"row": "work", "voxels": rows[0], "full_gflop": named / 1e9, "full_gflop_launched": launched / 1e9, "full_gb": moved / 1e9}
 
 
-def speeds(net: InstanceNet, device: torch.device, sizes: list[int], rounds: int, replay: bool) -> Iterator[Row]:
+def speeds(net: InstanceNet, device: torch.device, sizes: list[int], tolerance: float, rounds: int, replay: bool) -> Iterator[Row]:
     """One percent revealed, by size and precision."""
-    for size in sizes:
+    for size in sizes if not replay else []:
         voxel_map = VoxelMap(VOXEL_SIZE_M, depth=len(net.config.channels))
         voxel_map.apply(building_of(size).update(np.ones(size, bool)))
         yield work(net, voxel_map)
@@ -193,63 +206,86 @@ def speeds(net: InstanceNet, device: torch.device, sizes: list[int], rounds: int
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         with tf32(precision == "tf32"):
-            bench = Bench(net, building_of(size), device, precision, replay)
+            bench = Bench(net, building_of(size), device, precision, tolerance, replay)
             yield bench.measure(net, rounds)
             if device.type == "cuda" and precision == "float32":
                 print(bench.profile(), flush=True)
 
 
-def figures_of(rows: list[Row], device: torch.device) -> dict[str, float]:
-    """`speedup_1pct_cuda` is the way the segmenter takes at 300 k voxels; the others' names tell size, precision and way."""
-    figures: dict[str, float] = {}
+def budgets(net: InstanceNet, device: torch.device, voxels: int, budgets_mb: list[int], tolerance: float) -> Iterator[Row]:
+    """Outputs held, and the time of a refresh after a change, within budgets."""
+    for budget_mb in budgets_mb:
+        building, voxel_map = building_of(voxels), VoxelMap(VOXEL_SIZE_M, depth=len(net.config.channels))
+        network = DeviceIncrementalNetwork(net, device, tolerance, budget_bytes=budget_mb * 1_000_000)
+        delta = voxel_map.apply(building.update(np.ones(voxels, bool)))
+        first_ms = synchronized_ms(lambda: network.refresh(voxel_map, delta), device)  # noqa: B023
+        delta = voxel_map.apply(building.update(building.patch, building.colors ^ np.uint8(64)))
+        refresh_ms = synchronized_ms(lambda: network.refresh(voxel_map, delta), device)  # noqa: B023
+        yield {"row": "budget", "voxels": voxels, "budget_mb": budget_mb, "bytes_held": network.held_bytes(), "bytes_arrays": network.nbytes(),
+               "first_refresh_ms": round(first_ms, 1), "refresh_ms": round(refresh_ms, 3)}
+
+
+def figures_of(rows: list[Row], device: torch.device, voxels: int, most: int) -> dict[str, Any]:
+    """`speedup_1pct_cuda` is the way the segmenter takes, in float32 at `voxels`, `_1m` at `most`; the others' names tell size, precision and way."""
+    figures: dict[str, Any] = {}
+    where = device.type if device.type != "cpu" else "rehearsal"
     exact = [row["max_rel_diff"] for row in rows if row["row"] == "exact"]
     if exact:
-        figures["device_exact_max_rel_diff"] = max(exact)
+        figures[f"exact_max_rel_diff_{where}"] = max(exact)
     for row in rows:
         if row["row"] == "revealed":
             name = f"{row['voxels'] // 1000}k_{row['precision']}_{row['way']}"
-            figures[f"speedup_1pct_{device.type}_{name}"] = row["speedup"]
-            figures[f"speedup_from_host_1pct_{device.type}_{name}"] = row["speedup_from_host"]
-            figures[f"label_agreement_{name}"] = row["label_agreement"]
-            if (row["precision"], row["way"], device.type) == ("float32", "launched", "cuda"):
-                for size, suffix in ((300_000, ""), (1_000_000, "_1m")):
+            figures[f"speedup_1pct_{where}_{name}"] = row["speedup"]
+            figures[f"speedup_from_host_1pct_{where}_{name}"] = row["speedup_from_host"]
+            figures[f"label_agreement_{where}_{name}"] = row["label_agreement"]
+            if (row["precision"], row["way"]) == ("float32", "launched"):
+                for size, suffix in ((most, "_1m" if most == 1_000_000 else "_most"), (voxels, "")):
                     if row["voxels"] == size:
-                        figures[f"speedup_1pct_cuda{suffix}"] = row["speedup"]
+                        figures[f"speedup_1pct_{where}{suffix}"] = row["speedup"]
+    limited = [row for row in rows if row["row"] == "budget"]
+    if limited:
+        figures[f"budget_held_{where}"] = all(row["bytes_held"] <= 1e6 * row["budget_mb"] for row in limited)
     return figures
 
 
-def main() -> None:
-    """Measure and write; a difference that is too large ends it."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("json", type=Path)
-    parser.add_argument("--device", default="cuda")
-    parser.add_argument("--weights", default="", help="safetensors file; empty = the weights shipped with the package")
-    parser.add_argument("--sizes", type=int, nargs="+", default=[300_000, 1_000_000], metavar="VOXELS")
-    parser.add_argument("--exact-voxels", type=int, default=50_000, help="of the map that tolerance 0 is checked on")
-    parser.add_argument("--histories", type=int, default=5, help="random ones that tolerance 0 is checked on")
-    parser.add_argument("--rounds", type=int, default=15)
-    args = parser.parse_args()
-    device, net = torch.device(args.device), load_weights(args.weights)
+def measure(
+    net: InstanceNet, device: torch.device, voxels: int, most: int, tolerance: float, histories: int, repeats: int, budgets_mb: list[int],
+    report: Callable[[dict[str, Any], list[Row]], None],
+) -> tuple[dict[str, Any], list[Row]]:
+    """Measure everything.
+
+    Args:
+        net: whose passes.
+        device: where; on "cpu" in plain torch, to see that it holds together.
+        voxels, most: sizes of the maps, the larger one for the budgets.
+        tolerance: of the refreshes.
+        histories: random ones on which tolerance 0 is checked.
+        repeats: that a median is taken of.
+        budgets_mb: for the cached outputs.
+        report: is given what there is after every row, so that what is done is kept if the time runs out.
+
+    Raises:
+        InstSegError: tolerance 0 differs from a full pass, or a wave could not be recorded.
+    """
     rows: list[Row] = []
 
     def take(parts: Iterator[Row]) -> None:
         for row in parts:
             rows.append(row)
             print(row, flush=True)
-            write_report(args.json, figures_of(rows, device), rows)  # what is done is kept if the time runs out
+            report(figures_of(rows, device, voxels, most), rows)
             if row["row"] == "exact" and not row["max_rel_diff"] <= EXACT:
-                raise SystemExit(f"the refresh differs from a full pass: {row}")
+                raise InstSegError(f"the refresh differs from a full pass: {row}")
 
     for replay in (False, True) if device.type == "cuda" else (False,):
         try:
-            take(exactness(net, device, args.exact_voxels, args.histories, replay))
-            take(speeds(net, device, args.sizes, args.rounds, replay))
+            take(exactness(net, device, min(EXACT_VOXELS, voxels), histories, replay))
+            take(speeds(net, device, sorted({voxels, most}), tolerance, repeats, replay))
+            if not replay:
+                take(budgets(net, device, most, budgets_mb, tolerance))
         except RuntimeError as error:
             if not replay:
                 raise
             take(iter([{"row": "failed", "way": "replayed", "error": str(error)}]))
-            raise SystemExit(f"the wave could not be recorded or replayed: {error}") from error
-
-
-if __name__ == "__main__":
-    main()
+            raise InstSegError(f"the wave could not be recorded or replayed: {error}") from error
+    return figures_of(rows, device, voxels, most), rows
