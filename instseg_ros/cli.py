@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sub = subparsers.add_parser(name, help=summary, description=summary)
         if name in arguments[:1]:  # only the command in use is imported, so that each needs only its own libraries
             module = importlib.import_module(f"instseg_ros.commands.{name}")
-            module.add_arguments(sub)
+            module.add_arguments(sub, *([arguments[1:]] if name == "bench" else []))  # which does the same with its benchmarks
             sub.set_defaults(run=module.run)
     args = parser.parse_args(arguments)
     try:

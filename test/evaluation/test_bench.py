@@ -2,6 +2,8 @@
 
 import argparse
 import json
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -66,11 +68,11 @@ def test_the_first_updates_alone(segmenter):
 
 
 def test_the_command_knows_every_benchmark_and_writes_the_report(tmp_path, monkeypatch, capsys):
-    parser = argparse.ArgumentParser()
-    bench.add_arguments(parser)
     needed = {"ablations": ["--data", str(tmp_path)]}
     for name in BENCHMARKS:
-        args = parser.parse_args([name, "--json", str(tmp_path / "bench.json"), *needed.get(name, [])])
+        parser, given = argparse.ArgumentParser(), [name, "--json", str(tmp_path / "bench.json"), *needed.get(name, [])]
+        bench.add_arguments(parser, given)
+        args = parser.parse_args(given)
         assert args.run_benchmark.__module__ == "instseg_ros.benchmarks." + name.replace("-", "_")
     monkeypatch.setattr(args, "run_benchmark", lambda _: ({"speed": 1.5, "count": 3}, [{"update": 0}]))
     assert bench.run(args) == 0
@@ -78,3 +80,16 @@ def test_the_command_knows_every_benchmark_and_writes_the_report(tmp_path, monke
     assert "speed" in capsys.readouterr().out
     with pytest.raises(SystemExit):
         parser.parse_args(["nothing"])
+
+
+@pytest.mark.parametrize("benchmark", ["conv", "incremental"])
+def test_what_runs_on_a_borrowed_gpu_needs_few_libraries(benchmark):
+    """Machines with a GPU that are lent for a while have torch and its like, not what reads data sets and depth images."""
+    program = """
+import sys
+sys.modules.update(dict.fromkeys(["open3d", "hdbscan", "rosbags", "rclpy"]))  # None: an import of it fails
+from instseg_ros.cli import main
+main(["bench", sys.argv[1], "--help"])
+"""
+    result = subprocess.run([sys.executable, "-c", program, benchmark], capture_output=True, text=True)
+    assert result.returncode == 0 and "--json" in result.stdout, result.stderr
