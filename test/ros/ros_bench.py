@@ -1,6 +1,7 @@
 """What the tests of the nodes share: an executor that spins until something is true, recorders, a predictable network."""
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -88,11 +89,11 @@ class Bench:
         self.executor.add_node(node)
         return node
 
-    def until(self, condition, what: str, timeout_s: float = TIMEOUT_S) -> None:
-        """Spin until the condition holds; a failure that says what was waited for otherwise."""
+    def until(self, condition, what: str | Callable[[], str], timeout_s: float = TIMEOUT_S) -> None:
+        """Spin until the condition holds; a failure that says what was waited for otherwise (a function is asked for it then)."""
         end = time.monotonic() + timeout_s
         while not condition():
-            assert time.monotonic() < end, f"waited {timeout_s} s in vain: {what}"
+            assert time.monotonic() < end, f"waited {timeout_s} s in vain: {what if isinstance(what, str) else what()}"
             self.executor.spin_once(timeout_sec=0.02)
 
     def record(self, kind, topic: str, profile) -> Recorder:

@@ -60,7 +60,11 @@ def test_the_policy_allows_what_a_node_has_and_nothing_else(bench, kind):
     wanted = {right: rights[right] - ELSEWHERE[name].get(right, set()) for right in ("publish", "subscribe", "reply", "request")}
     if kind == "segmenter":
         wanted = {right: names - MANAGED for right, names in wanted.items()}
-    bench.until(lambda: all(wanted[right] <= names for right, names in used(node).items()), f"the graph shows {wanted}")
+
+    def unseen() -> dict[str, set[str]]:
+        return {right: wanted[right] - names for right, names in used(node).items() if wanted[right] - names}
+
+    bench.until(lambda: not unseen(), lambda: f"the graph shows {unseen()} too, of nodes {bench.probe.get_node_names_and_namespaces()}")
     assert {right: names - rights[right] for right, names in used(node).items() if names - rights[right]} == {}
 
 
