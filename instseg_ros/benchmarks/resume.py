@@ -283,11 +283,17 @@ class _Life:
         self._updates.publish(update_to_msg(update))
 
     def _answer(self) -> Any:
+        """What the node answers; it is asked again where no answer comes: one is lost while the node has not discovered this client."""
         from instseg_ros.srv import ListInstances
 
-        future = self._list.call_async(ListInstances.Request())
-        self.runs.until(future.done, "an answer of list_instances")
-        return future.result().instances
+        for patience_s in (5.0, 10.0, 120.0):
+            future = self._list.call_async(ListInstances.Request())
+            end = time.monotonic() + patience_s
+            self.runs.until(lambda: future.done() or time.monotonic() > end, "an answer of list_instances", 130.0)  # noqa: B023
+            if future.done():
+                return future.result().instances
+            self._list.remove_pending_request(future)
+        raise DataError(f"the node did not answer list_instances: look into the logs in {self.runs.folder}")
 
     def _instances(self) -> list[Any]:
         return list(self._answer().instances)
