@@ -89,6 +89,13 @@ class Bench:
         self.executor.add_node(node)
         return node
 
+    def end(self, node) -> None:
+        """A node's end before the bench's own."""
+        self.nodes.remove(node)
+        node.close()
+        self.executor.remove_node(node)
+        node.destroy_node()
+
     def until(self, condition, what: str | Callable[[], str], timeout_s: float = TIMEOUT_S) -> None:
         """Spin until the condition holds; a failure that says what was waited for otherwise (a function is asked for it then)."""
         end = time.monotonic() + timeout_s
