@@ -82,11 +82,7 @@ def update(
     """
     count = len(cache) if rows is None else len(rows)
     taps, cin, cout = weight.shape
-    if cout > MAX_UPDATE_WIDTH:
-        raise InputError(f"update compares whole rows and takes up to {MAX_UPDATE_WIDTH} output channels, not {cout}: use conv")
-    if not cache.is_contiguous() or cache.shape[1] != cout:
-        shape, strides = tuple(cache.shape), cache.stride()
-        raise InputError(f"the cache must be contiguous with {cout} columns; it is {shape} with strides {strides}")
+    _check_cache(cache, cout)
     if len(readers) > MAX_READERS or (readers and epoch is None):
         raise InputError(f"update tells up to {MAX_READERS} layers, given an epoch, not {len(readers)}: use announce for the others")
     check(x, table, weight)
@@ -109,6 +105,14 @@ def update(
                 BLOCK_M=tiles.block_m, BLOCK_N=tiles.block_n, BLOCK_K=tiles.block_k, num_warps=tiles.warps, num_stages=tiles.stages,
             )  # fmt: skip
     return moved.view(torch.bool)
+
+
+def _check_cache(cache: Tensor, cout: int) -> None:
+    if cout > MAX_UPDATE_WIDTH:
+        raise InputError(f"update compares whole rows and takes up to {MAX_UPDATE_WIDTH} output channels, not {cout}: use conv")
+    if not cache.is_contiguous() or cache.shape[1] != cout:
+        shape, strides = tuple(cache.shape), cache.stride()
+        raise InputError(f"the cache must be contiguous with {cout} columns; it is {shape} with strides {strides}")
 
 
 def attend(
