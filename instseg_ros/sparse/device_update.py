@@ -130,7 +130,7 @@ class DueLists:
             self.announce(change[begin : begin + places], None, reader)
 
     def announce(self, rows: Tensor, moved: Tensor | None, reader: Reader) -> None:
-        """List what reads some rows; arguments as in `triton_kernels.announce`."""
+        """List what reads some rows; arguments as in `triton_updates.announce`."""
         if self._by_triton():
             triton_updates.announce(rows, moved, reader, self.epoch)
             return
