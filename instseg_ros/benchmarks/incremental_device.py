@@ -181,7 +181,8 @@ class Bench:
 def work(net: InstanceNet, voxel_map: VoxelMap) -> Row:
     """What a full pass has to do: multiplications and additions, by what the tables name and as launched (all taps), and the fewest bytes.
 
-    Each layer's input, table and residual read once and its output written once, in float32.
+    Each layer's input, table and residual read once and its output written once, in float32. `taps_of_64` says by level how many of the 27
+    taps a block of 64 rows has, which is what leaving out those it lacks would save.
     """
     named = launched = moved = 0
     rows = [len(level) for level in voxel_map.pyramid.levels]
@@ -193,15 +194,21 @@ def work(net: InstanceNet, voxel_map: VoxelMap) -> Row:
         launched += 2 * rows[layer.level] * taps * cin * cout
         source = layers[layer.source].level if layer.source >= 0 else 0
         moved += 4 * (rows[source] * cin + rows[layer.level] * (taps + cout * (1 if layer.residual is None else 2)) + layer.weight.numel())
-    return {"row": "work", "voxels": rows[0], "full_gflop": named / 1e9, "full_gflop_launched": launched / 1e9, "full_gb": moved / 1e9}
+    blocks = [(level.neighbors[: len(level.neighbors) // 64 * 64] >= 0).view(-1, 64, 27).any(1).sum(1).float() for level in tables.levels]
+    return {"row": "work", "voxels": rows[0], "full_gflop": named / 1e9, "full_gflop_launched": launched / 1e9, "full_gb": moved / 1e9,
+            "taps_of_64": [round(float(block.mean()), 1) if len(block) else None for block in blocks]}
+
+
+def works(net: InstanceNet, sizes: list[int]) -> Iterator[Row]:
+    """`work`, by size."""
+    for size in sizes:
+        voxel_map = VoxelMap(VOXEL_SIZE_M, depth=len(net.config.channels))
+        voxel_map.apply(building_of(size).update(np.ones(size, bool)))
+        yield work(net, voxel_map)
 
 
 def speeds(net: InstanceNet, device: torch.device, sizes: list[int], tolerance: float, rounds: int, replay: bool) -> Iterator[Row]:
     """One percent revealed, by size and precision."""
-    for size in sizes if not replay else []:
-        voxel_map = VoxelMap(VOXEL_SIZE_M, depth=len(net.config.channels))
-        voxel_map.apply(building_of(size).update(np.ones(size, bool)))
-        yield work(net, voxel_map)
     for size, precision in product(sizes, DTYPES):
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
@@ -277,10 +284,12 @@ def measure(
             if row["row"] == "exact" and not row["max_rel_diff"] <= EXACT:
                 raise InstSegError(f"the refresh differs from a full pass: {row}")
 
+    sizes = sorted({voxels, most})
+    take(works(net, sizes))
     for replay in (False, True) if device.type == "cuda" else (False,):
         try:
             take(exactness(net, device, min(EXACT_VOXELS, voxels), histories, replay))
-            take(speeds(net, device, sorted({voxels, most}), tolerance, repeats, replay))
+            take(speeds(net, device, sizes, tolerance, repeats, replay))
             if not replay:
                 take(budgets(net, device, most, budgets_mb, tolerance))
         except RuntimeError as error:
