@@ -74,8 +74,6 @@ class DeviceIncrementalNetwork:
         refines, limited = program.refinement, bool(budget_bytes or radius_voxels)
         self._on_host = refines if refines is not None and (limited or nearest_radius(refines.k) > 1) else None
         self._weights = [layer.weight.detach().to(dtype) for layer in self.program.layers]
-        levels = [layer.level for layer in self.program.layers]
-        self._levels = levels
         self._replay = replay and self.device.type == "cuda"
         self._true = torch.ones((), dtype=torch.bool, device=self.device)
         self.reset()
@@ -106,7 +104,7 @@ class DeviceIncrementalNetwork:
         if self.program.refinement is not None and self._refinement is None:
             self._attention = DeviceRefinement(self.program.refinement, self.program.heads["embedding"], self.tolerance, len(layers))
         # After the layers' lists comes that of the rows which the last layer replaced; the last list is that of what is published.
-        self._list_levels = [*self._levels, 0, *([0] * self._attention.lists if self._attention else [])]
+        self._list_levels = [*(layer.level for layer in layers), 0, *([0] * self._attention.lists if self._attention else [])]
         self._empty = True
         self.prediction = Prediction.empty(head_widths(self.config))
         self.statistics: list[LayerStatistics] = []
